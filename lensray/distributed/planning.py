@@ -1,0 +1,306 @@
+"""What a scan will do, worked out and checked before anything heavy is imported.
+
+A scan is cut into fragments: one fragment is one slice of one Parquet file, small enough that its
+decoded images stay one Ray block. The fragments, their order and the fingerprint of the scan depend
+on the input, the bundle and the settings alone, never on the machine or on the number of workers.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lensray import bundle as bundles
+from lensray import cutouts
+from lensray.errors import InputError
+from lensray.io import storage
+
+MIN_FRAGMENT_BYTES = 4 << 20
+# Ray splits blocks over 128 MiB; the rest is room for the other columns.
+MAX_FRAGMENT_BYTES = 96 << 20
+# Enough pieces for a small survey to be shared out, shown in progress and resumed.
+FRAGMENTS_WANTED = 64
+
+TRUTH_COLUMNS = ("label", "is_tracer")
+SCORE_COLUMNS = ("object_id", "ra", "dec", "score", "status")
+
+FRAGMENT_SCHEMA = pa.schema(
+    [
+        ("fragment", pa.int64()),
+        ("path", pa.string()),
+        ("row_group", pa.int32()),
+        ("row_groups", pa.int32()),
+        ("offset", pa.int64()),
+        ("rows", pa.int64()),
+        ("first_row", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScanConfig:
+    """Score every cutout of a survey with a model bundle, rank them, and report."""
+
+    cutouts: str
+    """Cutout survey: a Parquet file or folder, local or s3://."""
+    output: str
+    """Folder for scores, candidates and report, local or s3://; the same words resume a scan."""
+    bundle: str = "eznet_hsc"
+    """Model bundle: the name of a shipped one, or a .safetensors file, local or s3://."""
+    top: int = 2000
+    """How many candidates the ranked list holds."""
+    keep: tuple[str, ...] = ()
+    """Further columns of the survey that go into the scores and the candidates."""
+    resample: bool = False
+    """Fit cutouts of another pixel scale or size to the bundle's."""
+    classes: tuple[str, ...] = ()
+    """Sum the probabilities of these classes into the score (default: the bundle's positive ones)."""
+    bands: tuple[str, ...] = ()
+    """Band names of the image planes, for a survey whose metadata lacks them."""
+    pixel_scale: float | None = None
+    """Pixel scale in arcsec, for a survey whose metadata lacks it."""
+    image_shape: tuple[int, int, int] | None = None
+    """Bands, height and width of the images, for lists and FITS/PNG/JPEG bytes without a shape."""
+    workers: int | None = None
+    """Scoring actors (default: one a GPU, or one a CPU core where there is no GPU)."""
+    gpus_per_worker: float | None = None
+    """GPUs an actor (default: 1 where the cluster has GPUs, else 0); 0.5 lets two share one."""
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise InputError(f"--top is {self.top}; it must be at least 1")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"--workers is {self.workers}; it must be at least 1")
+        if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
+            raise InputError(f"--gpus-per-worker is {self.gpus_per_worker}; it must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScanPlan:
+    """A checked scan: what is read, how it is cut, and what identifies it."""
+
+    config: ScanConfig
+    """The words it was asked for with."""
+    header: bundles.Header
+    """The bundle's description, without its weights."""
+    format: cutouts.CutoutFormat
+    """Format of the survey's images, as stored."""
+    column_schema: pa.Schema
+    """Columns beside the image that are read, in the order of the scores, with their types."""
+    fragments: pa.Table
+    """One row a fragment (`FRAGMENT_SCHEMA`)."""
+    identity: dict
+    """Everything that the scores depend on; its hash is the fingerprint."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the identity: two scans share an output folder only if it is equal."""
+        return _hash(self.identity)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the survey."""
+        return int(sum(self.fragments["rows"].to_pylist()))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns beside the image."""
+        return tuple(self.column_schema.names)
+
+
+def plan_scan(config: ScanConfig) -> ScanPlan:
+    """Check bundle and survey against each other and cut the survey into fragments.
+
+    Raises
+    ------
+    InputError
+        If the bundle or the survey cannot be used, or do not fit each other; nothing was written.
+    """
+    header = bundles.read_header(config.bundle)
+    _check_classes(config, header)
+    _check_output(config)
+    files = storage.find_files(config.cutouts)
+    filesystem, _ = storage.resolve(config.cutouts)
+    footers = [storage.read_footer(filesystem, entry.path, entry.size) for entry in files]
+    schema = _common_schema([(entry.path, footer.metadata) for entry, footer in zip(files, footers, strict=True)])
+    fmt = cutouts.read_format(
+        schema,
+        column=header.inputs.column,
+        bands=config.bands or None,
+        pixel_scale_arcsec=config.pixel_scale,
+        image_shape=config.image_shape,
+    )
+    _check_fit(config, header, fmt)
+    column_schema = pa.schema([schema.field(name).remove_metadata() for name in _columns(config, schema)])
+    metadata = [(entry.path, footer.metadata) for entry, footer in zip(files, footers, strict=True)]
+    fragments = cut_fragments(metadata, bytes_per_row(fmt, header))
+    if fragments.num_rows == 0:
+        raise InputError(f"{config.cutouts} holds no rows; give a survey with at least one cutout")
+    root = storage.resolve(config.cutouts)[1].rstrip("/")
+    identity = {
+        "layout": 1,
+        "input": _hash(
+            [
+                [entry.path.removeprefix(root).lstrip("/"), entry.size, footer.sha256]
+                for entry, footer in zip(files, footers, strict=True)
+            ]
+        ),
+        "bundle": header.sha256,
+        "settings": {
+            "keep": column_schema.names[3:],
+            "resample": config.resample,
+            "classes": list(config.classes),
+            "bands": list(fmt.bands),
+            "pixel_scale": fmt.pixel_scale_arcsec,
+            "image_shape": list(fmt.shape),
+        },
+    }
+    return ScanPlan(
+        config=config,
+        header=header,
+        format=fmt,
+        column_schema=column_schema,
+        fragments=fragments,
+        identity=identity,
+    )
+
+
+def bytes_per_row(fmt: cutouts.CutoutFormat, header: bundles.Header) -> int:
+    """Decoded size of a cutout at its largest: as stored, or fitted to the bundle's size in float32."""
+    bands, height, width = fmt.shape
+    stored = bands * height * width * fmt.dtype.itemsize
+    fitted = len(header.inputs.bands) * header.inputs.height * header.inputs.width * 4
+    return max(stored, fitted)
+
+
+def cut_fragments(files: list[tuple[str, pq.FileMetaData]], row_bytes: int) -> pa.Table:
+    """Fragments of a survey, in the order of its files and rows.
+
+    Parameters
+    ----------
+    files : list of (path, pyarrow.parquet.FileMetaData)
+    row_bytes : int
+        Decoded size of a row, in bytes.
+
+    Returns
+    -------
+    pyarrow.Table
+        Columns of `FRAGMENT_SCHEMA`. A fragment is a run of whole row groups, or a slice of one
+        that is too large by itself (that row group is then decoded once for each of its slices).
+    """
+    total = row_bytes * sum(metadata.num_rows for _, metadata in files)
+    target = min(max(total // FRAGMENTS_WANTED, MIN_FRAGMENT_BYTES), MAX_FRAGMENT_BYTES)
+    max_rows = max(1, target // row_bytes)
+    columns: dict[str, list] = {name: [] for name in FRAGMENT_SCHEMA.names}
+    fragment = first_row = 0
+    for path, metadata in files:
+        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        for row_group, row_groups, offset, rows in _slices(sizes, max_rows):
+            for name, value in zip(
+                FRAGMENT_SCHEMA.names,
+                (fragment, path, row_group, row_groups, offset, rows, first_row),
+                strict=True,
+            ):
+                columns[name].append(value)
+            fragment += 1
+            first_row += rows
+    return pa.table(columns, schema=FRAGMENT_SCHEMA)
+
+
+def _slices(sizes: list[int], max_rows: int) -> Iterator[tuple[int, int, int, int]]:
+    """(first row group, number of row groups, offset in rows, rows) of each fragment of a file."""
+    first, rows = 0, 0
+    for i, size in enumerate(sizes):
+        if rows and rows + size > max_rows:
+            yield first, i - first, 0, rows
+            first, rows = i, 0
+        if size > max_rows:
+            for offset in range(0, size, max_rows):
+                yield i, 1, offset, min(max_rows, size - offset)
+            first, rows = i + 1, 0
+        else:
+            rows += size
+    if rows:
+        yield first, len(sizes) - first, 0, rows
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _common_schema(files: list[tuple[str, pq.FileMetaData]]) -> pa.Schema:
+    """The schema of the first file, which all the others must share."""
+    first_path, first = files[0]
+    schema = first.schema.to_arrow_schema()
+    for path, metadata in files[1:]:
+        other = metadata.schema.to_arrow_schema()
+        if not other.equals(schema, check_metadata=False):
+            raise InputError(
+                f"{path} has other columns or types than {first_path}; scan them as two surveys, or write them alike"
+            )
+        if (other.metadata or {}).get(b"lensray.survey") != (schema.metadata or {}).get(b"lensray.survey"):
+            raise InputError(
+                f"{path} has another 'lensray.survey' metadata than {first_path}; scan them as two surveys"
+            )
+    return schema
+
+
+def _columns(config: ScanConfig, schema: pa.Schema) -> tuple[str, ...]:
+    """Columns that the scores hold beside score and status: positions, truth, and the kept ones."""
+    missing = [name for name in config.keep if name not in schema.names]
+    if missing:
+        others = [name for name in schema.names if not name.startswith("image")]
+        raise InputError(f"--keep names {missing}, but the survey's columns are {others}")
+    images = [name for name in config.keep if pa.types.is_binary(schema.field(name).type) or "tensor" in str(schema.field(name).type)]
+    if images:
+        raise InputError(f"--keep names {images}, which hold images; candidates.parquet has the image anyway")
+    truth = [name for name in TRUTH_COLUMNS if name in schema.names]
+    for name in truth:
+        if schema.field(name).type != pa.bool_():
+            raise InputError(f"column {name!r} must be bool but is {schema.field(name).type}; write it as bool")
+    kept = dict.fromkeys([*truth, *config.keep])
+    return ("object_id", "ra", "dec", *(name for name in kept if name not in SCORE_COLUMNS))
+
+
+def _check_classes(config: ScanConfig, header: bundles.Header) -> None:
+    unknown = [name for name in config.classes if name not in header.classes]
+    if unknown:
+        raise InputError(f"--classes names {unknown}, but the bundle's classes are {list(header.classes)}")
+
+
+def _check_output(config: ScanConfig) -> None:
+    """An output inside the survey would be read as part of it by the next scan."""
+    source, output = (storage.resolve(url)[1].rstrip("/") for url in (config.cutouts, config.output))
+    if (output + "/").startswith(source + "/"):
+        raise InputError(f"--output {config.output} lies in the survey {config.cutouts}; choose another folder")
+
+
+def _check_fit(config: ScanConfig, header: bundles.Header, fmt: cutouts.CutoutFormat) -> None:
+    """Refuse a survey that the bundle was not made for, unless it is to be fitted."""
+    inputs = header.inputs
+    missing = [band for band in inputs.bands if band not in fmt.bands]
+    if missing:
+        raise InputError(
+            f"the bundle {config.bundle} needs the bands {list(inputs.bands)} but the survey has {list(fmt.bands)}; "
+            "use a bundle made for these bands (or name the planes with --bands)"
+        )
+    if config.resample:
+        return
+    if fmt.shape[1:] != (inputs.height, inputs.width):
+        raise InputError(
+            f"the survey's cutouts are {fmt.shape[1]}×{fmt.shape[2]} pixels but the bundle {config.bundle} was made "
+            f"for {inputs.height}×{inputs.width}; pass --resample to fit them"
+        )
+    if abs(fmt.pixel_scale_arcsec / inputs.pixel_scale_arcsec - 1) > 0.01:
+        raise InputError(
+            f"the survey's pixel scale is {fmt.pixel_scale_arcsec:g} arcsec but the bundle {config.bundle} was made "
+            f"for {inputs.pixel_scale_arcsec:g}; pass --resample to fit it"
+        )
+
+
+def settings_of(config: ScanConfig) -> dict:
+    """The words of a scan, as JSON."""
+    return json.loads(json.dumps(asdict(config)))

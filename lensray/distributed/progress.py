@@ -1,0 +1,70 @@
+"""Progress of a long job: how far, how fast, how long still.
+
+A bar on a terminal; on a log (a Ray job, a pipe) a line every ten seconds, which stays readable.
+"""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as RichProgress, TextColumn, TimeRemainingColumn
+
+LOG_EVERY_S = 10.0
+
+
+class Progress:
+    """Counts `unit`s of `total`; those `done` before this run count for the end but not for the rate."""
+
+    def __init__(self, name: str, *, total: int, done: int = 0, unit: str) -> None:
+        self.name, self.total, self.done, self.unit = name, total, done, unit
+        self._before = done
+        self._started = self._logged = time.monotonic()
+        self._stopped: float | None = None
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task(name, total=total, completed=done, rate="")
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stopped = time.monotonic()
+        self._bar.stop()
+        if kind is None:
+            self._log()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start, up to the end."""
+        return (self._stopped or time.monotonic()) - self._started
+
+    @property
+    def rate(self) -> float:
+        """Units a second of this run."""
+        return (self.done - self._before) / self.elapsed if self.elapsed else 0.0
+
+    def advance(self, count: int) -> None:
+        """`count` more are done."""
+        self.done += count
+        self._bar.update(self._task, completed=self.done, rate=f"{self.rate:,.0f} {self.unit}/s")
+        if time.monotonic() - self._logged > LOG_EVERY_S:
+            self._log()
+
+    def note(self, text: str) -> None:
+        """Say something beside the bar."""
+        self._bar.console.print(f"{self.name}: {text}", highlight=False)
+
+    def _log(self) -> None:
+        self._logged = time.monotonic()
+        if self._bar.disable:
+            left = (self.total - self.done) / self.rate if self.rate else float("nan")
+            self.note(f"{self.done:,} of {self.total:,} {self.unit}, {self.rate:,.0f}/s, {left:,.0f} s left")

@@ -1,0 +1,96 @@
+"""The cluster: connecting to it, and how many scoring actors fit on it.
+
+One thread an actor and one actor a core: on two cores, two actors of one thread scored 521 images/s
+where one of two threads scored 457 and two of two threads 56 (oversubscribed).
+"""
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+
+import ray
+
+from lensray.errors import InputError
+
+log = logging.getLogger(__name__)
+
+# Logical CPUs a physical one on a local Ray: scoring actors claim one each, readers and writers the rest.
+LOCAL_OVERCOMMIT = 2
+
+
+def connect() -> None:
+    """Connect to the cluster that this job was submitted to, or start Ray on this machine.
+
+    With ``RAY_ADDRESS`` set (as ``ray job submit`` does) that cluster is used; otherwise a cluster
+    that runs on this machine, if there is one; otherwise a local Ray that ends with the process.
+    """
+    if ray.is_initialized():
+        return
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        address = os.environ.get("RAY_ADDRESS")
+        if address != "local":
+            try:
+                ray.init(address=address or "auto", logging_level=logging.WARNING)
+                return
+            except ConnectionError:
+                if address:
+                    raise InputError(f"no Ray cluster answers at RAY_ADDRESS={address}; unset it to run locally") from None
+        ray.init(
+            address="local",
+            num_cpus=LOCAL_OVERCOMMIT * cores(),
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+        )
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pool:
+    """The scoring actors of a scan."""
+
+    size: int
+    """Number of actors."""
+    num_cpus: float
+    """CPUs that each claims."""
+    num_gpus: float
+    """GPUs that each claims."""
+    threads: int
+    """Threads that each computes with."""
+
+
+def scoring_pool(workers: int | None, gpus_per_worker: float | None) -> Pool:
+    """Actors that fit the cluster as it is now, or as many as asked for (an autoscaler then adds nodes).
+
+    Raises
+    ------
+    InputError
+        If GPUs are asked for where the cluster has none, and no number of workers is given.
+    """
+    total = ray.cluster_resources()
+    gpus = total.get("GPU", 0.0)
+    each = gpus_per_worker if gpus_per_worker is not None else (1.0 if gpus else 0.0)
+    if each:
+        if workers is None and gpus < each:
+            raise InputError(
+                f"--gpus-per-worker {each:g}, but the cluster has {gpus:g} GPUs now; "
+                "pass --workers to make an autoscaling cluster add them, or --gpus-per-worker 0"
+            )
+        return Pool(size=workers or int(gpus // each), num_cpus=1, num_gpus=each, threads=1)
+    cpus = int(total.get("CPU", 1))
+    if _is_local(cpus):
+        size = workers or cores()
+        return Pool(size=size, num_cpus=min(1.0, cores() / size), num_gpus=0, threads=max(1, cores() // size))
+    # On a cluster one CPU in eight is left for readers and writers.
+    return Pool(size=workers or max(1, cpus - max(1, cpus // 8)), num_cpus=1, num_gpus=0, threads=1)
+
+
+def _is_local(cpus: int) -> bool:
+    """Whether this is the local Ray that `connect` started, with its logical CPUs."""
+    return len(ray.nodes()) == 1 and cpus == LOCAL_OVERCOMMIT * cores()

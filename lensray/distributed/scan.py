@@ -1,0 +1,194 @@
+"""The scan: a survey of cutouts through a network, on Ray.
+
+The chain in `score_fragments` is the whole scan: fragments of the plan are read by CPU tasks, scored
+by a pool of actors that hold the network, and written with a done-marker each. Whatever dies costs
+the fragments in flight and nothing else; `scan` called again goes on where it stopped.
+"""
+
+import sys
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.util import metrics
+
+import lensray.bundle
+from lensray.distributed import duplicates, finish
+from lensray.distributed.ledger import Ledger
+from lensray.distributed.planning import ScanPlan
+from lensray.distributed.progress import Progress
+from lensray.distributed.resources import Pool, connect, scoring_pool
+from lensray.distributed.stages import ReadFragment, ScoreFragment, WriteFragment
+from lensray.errors import LensRayError
+from lensray.io import storage
+
+
+def scan(plan: ScanPlan) -> finish.ScanResult:
+    """Score what is still to be scored of a survey, then rank, measure and report it.
+
+    Parameters
+    ----------
+    plan : ScanPlan
+        From `lensray.distributed.planning.plan_scan`.
+
+    Returns
+    -------
+    ScanResult
+        What ``run.json`` and ``metrics.json`` hold, and where the report is.
+
+    Raises
+    ------
+    InputError
+        If the output folder holds another scan, or the bundle cannot be loaded.
+    LensRayError
+        If not a single cutout could be scored though some were fit to be.
+    """
+    started = time.time()
+    bundle = lensray.bundle.load(plan.config.bundle)
+    ledger = Ledger(plan.config.output)
+    ledger.open(plan)
+    connect()
+    if ledger.duplicates() is None:
+        ledger.write_duplicates(duplicates.find(plan))
+    pending = ledger.pending()
+    pool = scoring_pool(plan.config.workers, plan.config.gpus_per_worker)
+    done_before = plan.fragments.num_rows - pending.num_rows
+    with Progress("scan", total=plan.rows, done=plan.rows - sum(pending["rows"].to_pylist()), unit="cutouts") as bar:
+        if done_before:
+            bar.note(f"{done_before} of {plan.fragments.num_rows} fragments were done before")
+        scored = score_fragments(plan, bundle, pending, ledger.duplicates(), pool, bar)
+    timing = finish.Timing(started=started, scoring_s=bar.elapsed, rows=sum(pending["rows"].to_pylist()), actors=pool.size)
+    result = finish.finish(plan, bundle, ledger, timing, command=sys.argv)
+    if scored == 0 and result.run["rows_scored"] == 0 and result.run["invalid"].get("failed"):
+        raise LensRayError(f"no cutout could be scored; the reason is in Ray's log ({ray_log_folder()})")
+    return result
+
+
+def score_fragments(
+    plan: ScanPlan,
+    bundle: lensray.bundle.Bundle,
+    pending: pa.Table,
+    repeated: pa.Table | None,
+    pool: Pool,
+    bar: Progress,
+) -> int:
+    """Read, score and write the pending fragments; returns how many cutouts got a score."""
+    if pending.num_rows == 0:
+        return 0
+    configure_ray_data()
+    attempts = RayAttempts.start()
+    reader = ReadFragment(
+        survey=plan.config.cutouts,
+        format=plan.format,
+        inputs=plan.header.inputs,
+        columns=plan.columns,
+        schema=plan.column_schema,
+        attempts=attempts,
+    )
+    plan_rows = duplicates.with_duplicates(pending, repeated).to_pylist()
+    written = (
+        ray.data.from_items(plan_rows, override_num_blocks=len(plan_rows))
+        .map_batches(
+            reader,
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=0.5,
+            # A reader is faster than a scorer; this bounds the decoded fragments that wait.
+            compute=TaskPoolStrategy(size=max(2, pool.size)),
+        )
+        .map_batches(
+            ScoreFragment,
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus,
+            compute=ActorPoolStrategy(size=pool.size, max_tasks_in_flight_per_actor=2),
+            fn_constructor_kwargs={
+                "bundle": bundle,
+                "attempts": attempts,
+                "count": CutoutCounter(),
+                "threads": pool.threads,
+                "classes": plan.config.classes,
+            },
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(pool.threads), "OMP_WAIT_POLICY": "passive"}},
+        )
+        .map_batches(
+            WriteFragment(output=plan.config.output, columns=plan.columns),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=0.25,
+        )
+    )
+    scored = 0
+    for batch in written.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        scored += sum(batch["scored"].to_pylist())
+        bar.advance(sum(batch["rows"].to_pylist()))
+    return scored
+
+
+def configure_ray_data() -> None:
+    """Ray Data as a scan wants it: quiet, patient with storage."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.retried_io_errors = [*context.retried_io_errors, "SlowDown", "AWS Error", "503"]
+    context.execution_options.preserve_order = False
+
+
+class CutoutCounter:
+    """Counts of cutouts by status in Ray's own metrics (``ray_lensray_cutouts_total`` in Prometheus)."""
+
+    def __init__(self) -> None:
+        self._counter: metrics.Counter | None = None
+
+    def __call__(self, statuses: Counter) -> None:
+        """Add the statuses of one fragment."""
+        if self._counter is None:
+            self._counter = metrics.Counter(
+                "lensray_cutouts_total", description="Cutouts that went through a scorer.", tag_keys=("status",)
+            )
+        for status, count in statuses.items():
+            self._counter.inc(count, tags={"status": status})
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+class _AttemptBook:
+    """Tries that began and did not end, by stage and fragment; lives as long as the scan."""
+
+    def __init__(self) -> None:
+        self.open: Counter[tuple[str, int]] = Counter()
+
+    def begin(self, stage: str, fragment: int) -> int:
+        self.open[stage, fragment] += 1
+        return self.open[stage, fragment]
+
+    def end(self, stage: str, fragment: int) -> None:
+        self.open.pop((stage, fragment), None)
+
+
+@dataclass(frozen=True, slots=True)
+class RayAttempts:
+    """`Attempts` kept in an actor, so that they outlive the process that a fragment kills."""
+
+    book: ray.actor.ActorHandle
+
+    @classmethod
+    def start(cls) -> "RayAttempts":
+        """Attempts with a book of their own."""
+        return cls(_AttemptBook.options(name=f"lensray-attempts-{uuid.uuid4().hex}").remote())
+
+    def begin(self, stage: str, fragment: int) -> int:
+        """One more try; returns how many have begun and not ended."""
+        return ray.get(self.book.begin.remote(stage, fragment))
+
+    def end(self, stage: str, fragment: int) -> None:
+        """The try came to an end."""
+        self.book.end.remote(stage, fragment)
+
+
+def ray_log_folder() -> str:
+    """Where Ray keeps the logs of this session."""
+    return storage.join(ray._private.worker._global_node.get_session_dir_path(), "logs")

@@ -1,0 +1,206 @@
+"""The stages of the scan as plain callables on Arrow tables: read, score, write.
+
+None of them imports ray: what they need of the cluster (an attempt counter, counters for the
+dashboard) is handed to them, so each can be tested and reused by itself.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lensray import cutouts
+from lensray.bundle import Bundle, Inputs
+from lensray.cutouts import Status
+from lensray.distributed.ledger import Ledger
+from lensray.io import storage
+
+MAX_ATTEMPTS = 3
+
+log = logging.getLogger(__name__)
+
+
+class Attempts(Protocol):
+    """Counts the tries of a stage at a fragment that did not come to an end."""
+
+    def begin(self, stage: str, fragment: int) -> int:
+        """One more try; returns how many have begun and not ended."""
+        ...
+
+    def end(self, stage: str, fragment: int) -> None:
+        """The try came to an end: the fragment does not kill its process."""
+        ...
+
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadFragment:
+    """Bytes to pixels: one row of the plan becomes the table of that fragment's cutouts."""
+
+    survey: str
+    """Address of the survey."""
+    format: cutouts.CutoutFormat
+    """Format of its images, as stored."""
+    inputs: Inputs
+    """What the bundle wants."""
+    columns: tuple[str, ...]
+    """Columns that are carried into the scores."""
+    schema: pa.Schema
+    """Types of these columns."""
+    attempts: Attempts
+    """Counts the tries; a fragment that kills its reader is given up after `MAX_ATTEMPTS`."""
+
+    def __call__(self, plan_rows: pa.Table) -> pa.Table:
+        """Read the fragment named by the one row of `plan_rows`."""
+        (fragment,) = plan_rows.to_pylist()
+        if self.attempts.begin("read", fragment["fragment"]) > MAX_ATTEMPTS:
+            log.error("fragment %d killed its reader %d times: its rows get a status", fragment["fragment"], MAX_ATTEMPTS)
+            table = self._unusable(fragment, Status.FAILED)
+        else:
+            table = self._read(fragment)
+        self.attempts.end("read", fragment["fragment"])
+        return table
+
+    def _read(self, fragment: dict) -> pa.Table:
+        try:
+            stored = read_slice(self.survey, fragment, (*self.columns, self.format.column))
+            images, status = cutouts.images_of(stored, self.format)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            _raise_if_unreachable(self.survey, fragment, error)
+            log.error("fragment %d (%s) cannot be decoded: %s", fragment["fragment"], fragment["path"], error)
+            return self._unusable(fragment, Status.UNREADABLE)
+        status = _mark_duplicates(status, fragment)
+        images, status = cutouts.check_pixels(images, status, max_nan_fraction=self.inputs.max_nan_fraction)
+        images = cutouts.fit_cutouts(
+            images,
+            self.format,
+            bands=self.inputs.bands,
+            size=(self.inputs.height, self.inputs.width),
+            pixel_scale_arcsec=self.inputs.pixel_scale_arcsec,
+        )
+        return self._table(fragment, stored.select(list(self.columns)), images, status)
+
+    def _table(self, fragment: dict, columns: pa.Table, images: np.ndarray, status: np.ndarray) -> pa.Table:
+        columns = columns.cast(self.schema)
+        number = pa.array(np.full(len(status), fragment["fragment"], np.int64))
+        columns = columns.append_column("status", pa.array(status, pa.string()))
+        columns = columns.append_column("fragment", number)
+        return columns.append_column("image", cutouts.tensor_column(images))
+
+    def _unusable(self, fragment: dict, reason: str) -> pa.Table:
+        """A fragment of which no image can be used: every row is there, with the reason."""
+        rows = fragment["rows"]
+        shape = (rows, len(self.inputs.bands), self.inputs.height, self.inputs.width)
+        images = np.zeros(shape, self.format.dtype)
+        return self._table(fragment, self._unread_columns(fragment), images, np.full(rows, reason, object))
+
+    def _unread_columns(self, fragment: dict) -> pa.Table:
+        """The columns without the images; nulls where not even these can be read."""
+        try:
+            return read_slice(self.survey, fragment, self.columns).cast(self.schema)
+        except (pa.ArrowException, OSError, ValueError):
+            return pa.table([pa.nulls(fragment["rows"], field.type) for field in self.schema], schema=self.schema)
+
+
+def read_slice(survey: str, fragment: dict, columns: tuple[str, ...]) -> pa.Table:
+    """Rows of one fragment, the named columns alone, each in one chunk."""
+    filesystem, _ = storage.resolve(survey)
+    with filesystem.open_input_file(fragment["path"]) as source, pq.ParquetFile(source, pre_buffer=True) as file:
+        groups = range(fragment["row_group"], fragment["row_group"] + fragment["row_groups"])
+        table = file.read_row_groups(list(groups), columns=list(columns), use_threads=False)
+    table = table.slice(fragment["offset"], fragment["rows"])
+    if table.num_rows != fragment["rows"]:
+        raise ValueError(f"{table.num_rows} rows where the plan has {fragment['rows']}")
+    return table.select(list(columns)).combine_chunks()
+
+
+def _raise_if_unreachable(survey: str, fragment: dict, error: Exception) -> None:
+    """Tell damaged bytes, which the scan passes over, from storage that fails, which stops it."""
+    filesystem, _ = storage.resolve(survey)
+    try:
+        with filesystem.open_input_stream(fragment["path"]) as source:
+            while source.read(8 << 20):
+                pass
+    except OSError as unreachable:
+        raise unreachable from error
+
+
+def _mark_duplicates(status: np.ndarray, fragment: dict) -> np.ndarray:
+    """Rows whose object_id came before get a status, unless their image is unusable anyway."""
+    repeated = np.asarray(fragment["duplicates"], dtype=np.int64)
+    if len(repeated):
+        status = status.copy()
+        usable = repeated[status[repeated] == Status.OK]
+        status[usable] = Status.DUPLICATE_OBJECT_ID
+    return status
+
+
+class ScoreFragment:
+    """An actor's callable: holds the network, and turns a fragment's cutouts into scores."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        attempts: Attempts,
+        count: Callable[[Counter], None],
+        *,
+        threads: int | None = None,
+        classes: tuple[str, ...] = (),
+    ) -> None:
+        from lensray.scoring import Scorer
+
+        self.scorer = Scorer(bundle, threads=threads, positive_classes=classes or None)
+        self.attempts = attempts
+        self.count = count
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Scores of one fragment; after `MAX_ATTEMPTS` tries its rows get a status instead."""
+        fragment = table["fragment"][0].as_py()
+        cutout_table = table.drop_columns(["fragment"])
+        while self.attempts.begin("score", fragment) <= MAX_ATTEMPTS:
+            try:
+                scored = self.scorer(cutout_table)
+                break
+            except Exception:
+                log.exception("fragment %d could not be scored", fragment)
+        else:
+            log.error("fragment %d failed %d times: its rows get a status", fragment, MAX_ATTEMPTS)
+            scored = self.scorer(_give_up(cutout_table))
+        self.attempts.end("score", fragment)
+        self.count(Counter(scored["status"].to_pylist()))
+        return scored.append_column("fragment", table["fragment"])
+
+
+def _give_up(table: pa.Table) -> pa.Table:
+    """The same table with no row left to score."""
+    status = np.asarray(table["status"].to_pylist(), object)
+    status[np.isin(status.astype(str), Status.SCORED)] = Status.FAILED
+    return table.set_column(table.schema.get_field_index("status"), "status", pa.array(status, pa.string()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WriteFragment:
+    """Scores to storage, then the done-marker; both depend on the input alone."""
+
+    output: str
+    """Folder of the scan."""
+    columns: tuple[str, ...]
+    """Columns of the scores beside score and status, in order."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Write one fragment's scores; returns its number, rows and scored rows."""
+        ledger = Ledger(self.output)
+        fragment = table["fragment"][0].as_py()
+        extra = [name for name in table.column_names if name.startswith("score_")]
+        names = ["object_id", "ra", "dec", "score", "status", *self.columns[3:], *extra]
+        with storage.atomic_output(ledger.part_url(fragment)) as file:
+            pq.write_table(table.select(names).replace_schema_metadata(None), file, compression="zstd")
+        scored = table.num_rows - table["score"].null_count
+        statuses = Counter(table["status"].to_pylist())
+        ledger.mark_done(fragment, {"rows": table.num_rows, "scored": scored, "statuses": dict(sorted(statuses.items()))})
+        return pa.table({"fragment": [fragment], "rows": [table.num_rows], "scored": [scored]})

@@ -1,0 +1,53 @@
+"""Networks, by name: `build` makes one, `probabilities` turns its output into class probabilities.
+
+A network is an ``nn.Module`` from images of shape (batch, bands, height, width) to logits of shape
+(batch, classes), with the class attribute `activation` ("softmax" or "sigmoid"), which says how the logits
+become probabilities. Its constructor takes keywords that JSON can hold, so that a bundle can rebuild it.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lensray.errors import InputError
+from lensray.models.eznet import EZNet
+from lensray.models.lensflow import LensFlow
+
+__all__ = ["EZNet", "LensFlow", "build", "names", "probabilities"]
+
+_NETWORKS: dict[str, type[nn.Module]] = {"eznet": EZNet, "lensflow": LensFlow}
+
+
+def names() -> list[str]:
+    """Names of the networks that `build` knows."""
+    return sorted(_NETWORKS)
+
+
+def build(name: str, **arguments: Any) -> nn.Module:
+    """Make an untrained network.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown, or the network does not take these arguments.
+    """
+    if name not in _NETWORKS:
+        raise InputError(f"unknown architecture {name!r}; known are {', '.join(names())}")
+    try:
+        return _NETWORKS[name](**arguments)
+    except TypeError as error:
+        raise InputError(f"architecture {name!r} does not take {arguments}: {error}") from error
+
+
+def probabilities(logits_BK: Tensor, activation: str) -> Tensor:
+    """Class probabilities in float32, shape (batch, classes).
+
+    With "softmax" a row adds up to one; with "sigmoid" every class has a probability of its own.
+    """
+    logits_BK = logits_BK.float()
+    if activation == "softmax":
+        return torch.softmax(logits_BK, dim=1)
+    if activation == "sigmoid":
+        return torch.sigmoid(logits_BK)
+    raise ValueError(f'activation is {activation!r}; it must be "softmax" or "sigmoid"')
