@@ -42,7 +42,9 @@ class Ledger:
             self._check_same(plan)
             return
         if storage.exists(storage.join(self.output, "scores")):
-            raise InputError(f"{self.output} holds scores but no ledger, so is no scan of ours; choose another --output")
+            raise InputError(
+                f"{self.output} holds scores but no ledger, so is no scan of ours; choose another --output"
+            )
         self._write_table(plan.fragments, "fragments.parquet")
         record = {"fingerprint": plan.fingerprint, **plan.identity}
         storage.write_bytes(self._url("plan.json"), json.dumps(record, indent=1).encode())
@@ -65,13 +67,19 @@ class Ledger:
     def done(self) -> set[int]:
         """The fragments whose scores are complete."""
         filesystem, path = storage.resolve(self._url("done"))
-        return {int(name.removesuffix(".json")) for name in storage.list_names(filesystem, path) if name.endswith(".json")}
+        return {
+            int(name.removesuffix(".json"))
+            for name in storage.list_names(filesystem, path)
+            if name.endswith(".json")
+        }
 
     def pending(self) -> pa.Table:
         """The fragments that are still to be scored."""
         fragments = self.fragments()
         done = self.done()
-        return fragments.filter(pa.array([f not in done for f in fragments["fragment"].to_pylist()], pa.bool_()))
+        return fragments.filter(
+            pa.array([f not in done for f in fragments["fragment"].to_pylist()], pa.bool_())
+        )
 
     def mark_done(self, fragment: int, summary: dict) -> None:
         """Say that the scores of `fragment` are complete; `summary` is for people who look."""

@@ -125,7 +125,9 @@ def plan_scan(config: ScanConfig) -> ScanPlan:
     files = storage.find_files(config.cutouts)
     filesystem, _ = storage.resolve(config.cutouts)
     footers = [storage.read_footer(filesystem, entry.path, entry.size) for entry in files]
-    schema = _common_schema([(entry.path, footer.metadata) for entry, footer in zip(files, footers, strict=True)])
+    schema = _common_schema(
+        [(entry.path, footer.metadata) for entry, footer in zip(files, footers, strict=True)]
+    )
     fmt = cutouts.read_format(
         schema,
         column=header.inputs.column,
@@ -254,13 +256,19 @@ def _columns(config: ScanConfig, schema: pa.Schema) -> tuple[str, ...]:
     if missing:
         others = [name for name in schema.names if not name.startswith("image")]
         raise InputError(f"--keep names {missing}, but the survey's columns are {others}")
-    images = [name for name in config.keep if pa.types.is_binary(schema.field(name).type) or "tensor" in str(schema.field(name).type)]
+    images = [
+        name
+        for name in config.keep
+        if pa.types.is_binary(schema.field(name).type) or "tensor" in str(schema.field(name).type)
+    ]
     if images:
         raise InputError(f"--keep names {images}, which hold images; candidates.parquet has the image anyway")
     truth = [name for name in TRUTH_COLUMNS if name in schema.names]
     for name in truth:
         if schema.field(name).type != pa.bool_():
-            raise InputError(f"column {name!r} must be bool but is {schema.field(name).type}; write it as bool")
+            raise InputError(
+                f"column {name!r} must be bool but is {schema.field(name).type}; write it as bool"
+            )
     kept = dict.fromkeys([*truth, *config.keep])
     return ("object_id", "ra", "dec", *(name for name in kept if name not in SCORE_COLUMNS))
 
@@ -275,7 +283,9 @@ def _check_output(config: ScanConfig) -> None:
     """An output inside the survey would be read as part of it by the next scan."""
     source, output = (storage.resolve(url)[1].rstrip("/") for url in (config.cutouts, config.output))
     if (output + "/").startswith(source + "/"):
-        raise InputError(f"--output {config.output} lies in the survey {config.cutouts}; choose another folder")
+        raise InputError(
+            f"--output {config.output} lies in the survey {config.cutouts}; choose another folder"
+        )
 
 
 def _check_fit(config: ScanConfig, header: bundles.Header, fmt: cutouts.CutoutFormat) -> None:

@@ -27,7 +27,7 @@ def connect() -> None:
     """
     if ray.is_initialized():
         return
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         address = os.environ.get("RAY_ADDRESS")
@@ -37,7 +37,9 @@ def connect() -> None:
                 return
             except ConnectionError:
                 if address:
-                    raise InputError(f"no Ray cluster answers at RAY_ADDRESS={address}; unset it to run locally") from None
+                    raise InputError(
+                        f"no Ray cluster answers at RAY_ADDRESS={address}; unset it to run locally"
+                    ) from None
         ray.init(
             address="local",
             num_cpus=LOCAL_OVERCOMMIT * cores(),

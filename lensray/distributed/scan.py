@@ -7,17 +7,14 @@ the fragments in flight and nothing else; `scan` called again goes on where it s
 
 import sys
 import time
-import uuid
-from collections import Counter
-from dataclasses import dataclass
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
-from ray.util import metrics
 
 import lensray.bundle
 from lensray.distributed import duplicates, finish
+from lensray.distributed.bookkeeping import CutoutCounter, RayAttempts
 from lensray.distributed.ledger import Ledger
 from lensray.distributed.planning import ScanPlan
 from lensray.distributed.progress import Progress
@@ -57,11 +54,15 @@ def scan(plan: ScanPlan) -> finish.ScanResult:
     pending = ledger.pending()
     pool = scoring_pool(plan.config.workers, plan.config.gpus_per_worker)
     done_before = plan.fragments.num_rows - pending.num_rows
-    with Progress("scan", total=plan.rows, done=plan.rows - sum(pending["rows"].to_pylist()), unit="cutouts") as bar:
+    with Progress(
+        "scan", total=plan.rows, done=plan.rows - sum(pending["rows"].to_pylist()), unit="cutouts"
+    ) as bar:
         if done_before:
             bar.note(f"{done_before} of {plan.fragments.num_rows} fragments were done before")
         scored = score_fragments(plan, bundle, pending, ledger.duplicates(), pool, bar)
-    timing = finish.Timing(started=started, scoring_s=bar.elapsed, rows=sum(pending["rows"].to_pylist()), actors=pool.size)
+    timing = finish.Timing(
+        started=started, scoring_s=bar.elapsed, rows=sum(pending["rows"].to_pylist()), actors=pool.size
+    )
     result = finish.finish(plan, bundle, ledger, timing, command=sys.argv)
     if scored == 0 and result.run["rows_scored"] == 0 and result.run["invalid"].get("failed"):
         raise LensRayError(f"no cutout could be scored; the reason is in Ray's log ({ray_log_folder()})")
@@ -136,57 +137,6 @@ def configure_ray_data() -> None:
     context.enable_progress_bars = False
     context.retried_io_errors = [*context.retried_io_errors, "SlowDown", "AWS Error", "503"]
     context.execution_options.preserve_order = False
-
-
-class CutoutCounter:
-    """Counts of cutouts by status in Ray's own metrics (``ray_lensray_cutouts_total`` in Prometheus)."""
-
-    def __init__(self) -> None:
-        self._counter: metrics.Counter | None = None
-
-    def __call__(self, statuses: Counter) -> None:
-        """Add the statuses of one fragment."""
-        if self._counter is None:
-            self._counter = metrics.Counter(
-                "lensray_cutouts_total", description="Cutouts that went through a scorer.", tag_keys=("status",)
-            )
-        for status, count in statuses.items():
-            self._counter.inc(count, tags={"status": status})
-
-
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-class _AttemptBook:
-    """Tries that began and did not end, by stage and fragment; lives as long as the scan."""
-
-    def __init__(self) -> None:
-        self.open: Counter[tuple[str, int]] = Counter()
-
-    def begin(self, stage: str, fragment: int) -> int:
-        self.open[stage, fragment] += 1
-        return self.open[stage, fragment]
-
-    def end(self, stage: str, fragment: int) -> None:
-        self.open.pop((stage, fragment), None)
-
-
-@dataclass(frozen=True, slots=True)
-class RayAttempts:
-    """`Attempts` kept in an actor, so that they outlive the process that a fragment kills."""
-
-    book: ray.actor.ActorHandle
-
-    @classmethod
-    def start(cls) -> "RayAttempts":
-        """Attempts with a book of their own."""
-        return cls(_AttemptBook.options(name=f"lensray-attempts-{uuid.uuid4().hex}").remote())
-
-    def begin(self, stage: str, fragment: int) -> int:
-        """One more try; returns how many have begun and not ended."""
-        return ray.get(self.book.begin.remote(stage, fragment))
-
-    def end(self, stage: str, fragment: int) -> None:
-        """The try came to an end."""
-        self.book.end.remote(stage, fragment)
 
 
 def ray_log_folder() -> str:

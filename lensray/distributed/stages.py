@@ -37,7 +37,6 @@ class Attempts(Protocol):
         ...
 
 
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadFragment:
     """Bytes to pixels: one row of the plan becomes the table of that fragment's cutouts."""
@@ -59,7 +58,11 @@ class ReadFragment:
         """Read the fragment named by the one row of `plan_rows`."""
         (fragment,) = plan_rows.to_pylist()
         if self.attempts.begin("read", fragment["fragment"]) > MAX_ATTEMPTS:
-            log.error("fragment %d killed its reader %d times: its rows get a status", fragment["fragment"], MAX_ATTEMPTS)
+            log.error(
+                "fragment %d killed its reader %d times: its rows get a status",
+                fragment["fragment"],
+                MAX_ATTEMPTS,
+            )
             table = self._unusable(fragment, Status.FAILED)
         else:
             table = self._read(fragment)
@@ -104,13 +107,18 @@ class ReadFragment:
         try:
             return read_slice(self.survey, fragment, self.columns).cast(self.schema)
         except (pa.ArrowException, OSError, ValueError):
-            return pa.table([pa.nulls(fragment["rows"], field.type) for field in self.schema], schema=self.schema)
+            return pa.table(
+                [pa.nulls(fragment["rows"], field.type) for field in self.schema], schema=self.schema
+            )
 
 
 def read_slice(survey: str, fragment: dict, columns: tuple[str, ...]) -> pa.Table:
     """Rows of one fragment, the named columns alone, each in one chunk."""
     filesystem, _ = storage.resolve(survey)
-    with filesystem.open_input_file(fragment["path"]) as source, pq.ParquetFile(source, pre_buffer=True) as file:
+    with (
+        filesystem.open_input_file(fragment["path"]) as source,
+        pq.ParquetFile(source, pre_buffer=True) as file,
+    ):
         groups = range(fragment["row_group"], fragment["row_group"] + fragment["row_groups"])
         table = file.read_row_groups(list(groups), columns=list(columns), use_threads=False)
     table = table.slice(fragment["offset"], fragment["rows"])
@@ -179,7 +187,7 @@ class ScoreFragment:
 def _give_up(table: pa.Table) -> pa.Table:
     """The same table with no row left to score."""
     status = np.asarray(table["status"].to_pylist(), object)
-    status[np.isin(status.astype(str), Status.SCORED)] = Status.FAILED
+    status[np.isin(status.astype(str), (Status.OK, Status.FILLED_NAN))] = Status.FAILED
     return table.set_column(table.schema.get_field_index("status"), "status", pa.array(status, pa.string()))
 
 
@@ -202,5 +210,7 @@ class WriteFragment:
             pq.write_table(table.select(names).replace_schema_metadata(None), file, compression="zstd")
         scored = table.num_rows - table["score"].null_count
         statuses = Counter(table["status"].to_pylist())
-        ledger.mark_done(fragment, {"rows": table.num_rows, "scored": scored, "statuses": dict(sorted(statuses.items()))})
+        ledger.mark_done(
+            fragment, {"rows": table.num_rows, "scored": scored, "statuses": dict(sorted(statuses.items()))}
+        )
         return pa.table({"fragment": [fragment], "rows": [table.num_rows], "scored": [scored]})

@@ -45,21 +45,31 @@ def resize(maps_BCHW: Tensor, size: int) -> Tensor:
     return F.interpolate(maps_BCHW, size=(size, size), mode="bilinear", align_corners=False)
 
 
-class EZBlock(nn.Module):
-    """One block: batch normalization, tanh, convolution; append to the input, drop the oldest, resize."""
+def tanh_(maps: Tensor) -> Tensor:
+    """tanh in place.
 
-    def __init__(self, channels: int, kernels: int, kernel_size: int, dropped: int, size: int) -> None:
+    Without gradients on a CPU it is computed as ``2 σ(2x) - 1``, which agrees with `torch.tanh` to 2e-7 and takes a
+    quarter of its time (0.3 against 1.3 ns a value), where tanh is a third of EZnet's inference.
+    """
+    if maps.requires_grad or maps.device.type != "cpu":
+        return maps.tanh_()
+    return maps.mul_(2).sigmoid_().mul_(2).sub_(1)
+
+
+class EZBlock(nn.Module):
+    """Batch normalization, tanh and convolution of the maps that the block has access to."""
+
+    def __init__(self, channels: int, kernels: int, kernel_size: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
-        self.conv = nn.Conv2d(channels, kernels, kernel_size, padding="same")
-        self.dropped = dropped
-        self.size = size
+        self.conv = nn.Conv2d(channels, kernels, kernel_size, padding=kernel_size // 2)
+        # An even kernel gives one row and column too many.
+        self.surplus = 1 - kernel_size % 2
 
     def forward(self, maps_BCHW: Tensor) -> Tensor:
-        """Maps of the next block's input, of height and width `size`."""
-        # In place: batch normalization's output is needed by nothing but the tanh.
-        new = self.conv(self.norm(maps_BCHW).tanh_())
-        return resize(torch.cat([maps_BCHW[:, self.dropped :], new], dim=1), self.size)
+        """New maps, of the height and width of the old."""
+        # In place: nothing but the tanh needs batch normalization's output.
+        return self.conv(tanh_(self.norm(maps_BCHW)))[..., self.surplus :, self.surplus :]
 
 
 class EZNet(nn.Module):
@@ -95,17 +105,26 @@ class EZNet(nn.Module):
     ) -> None:
         super().__init__()
         if branching_rate < 1 or not blocks:
-            raise ValueError(f"EZNet needs a branching rate of at least 1 and a block; got {branching_rate}, {blocks}")
-        groups = [in_channels]
-        self.blocks = nn.Sequential()
-        for kernels, kernel_size, size in blocks:
-            kept = [*groups, kernels][-branching_rate:]
-            dropped = sum(groups) + kernels - sum(kept)
-            self.blocks.append(EZBlock(sum(groups), kernels, kernel_size, dropped, size))
-            groups = kept
-        features = sum(groups) * blocks[-1][2] ** 2
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, classes))
+            raise ValueError(
+                f"EZNet needs blocks and a branching rate of at least 1; got {branching_rate}, {blocks}"
+            )
+        self.branching_rate = branching_rate
+        self.sizes = [size for _, _, size in blocks]
+        self.blocks = nn.ModuleList()
+        channels = [in_channels]
+        for kernels, kernel_size, _ in blocks:
+            self.blocks.append(EZBlock(sum(channels), kernels, kernel_size))
+            channels = [*channels, kernels][-branching_rate:]
+        features = sum(channels) * self.sizes[-1] ** 2
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, classes)
+        )
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits of shape (batch, classes)."""
-        return self.head(self.blocks(images_BCHW))
+        # A list, joined anew for each block: slices of one joined tensor cost a tenth more in training.
+        seen = [images_BCHW]
+        for block, size in zip(self.blocks, self.sizes, strict=True):
+            seen.append(block(torch.cat(seen, dim=1)))
+            seen = [resize(maps, size) for maps in seen[-self.branching_rate :]]
+        return self.head(torch.cat(seen, dim=1))

@@ -39,7 +39,9 @@ class LensFlow(nn.Module):
 
     def __init__(self, in_channels: int = 1, classes: int = 2) -> None:
         super().__init__()
-        self.features = nn.Sequential(_convolution(in_channels, 30), _convolution(30, 60), _convolution(60, 90))
+        self.features = nn.Sequential(
+            _convolution(in_channels, 30), _convolution(30, 60), _convolution(60, 90)
+        )
         self.classifier = nn.Sequential(
             OrderedDict(
                 flatten=nn.Flatten(),

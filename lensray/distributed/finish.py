@@ -1,0 +1,233 @@
+"""The end of a scan: the ranked candidates, the metrics, the record of the run and the report.
+
+Nothing here sorts the survey: `lensray.distributed.passes` finds the candidates and the exact ranks.
+"""
+
+import json
+import platform
+import time
+from collections import Counter
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+
+import lensray
+from lensray import catalogs, cutouts
+from lensray.bundle import Bundle
+from lensray.distributed import passes
+from lensray.distributed.ledger import Ledger
+from lensray.distributed.planning import ScanPlan, settings_of
+from lensray.distributed.stages import read_slice
+from lensray.errors import LensRayError
+from lensray.inspection.report import ReportData, write_report
+from lensray.io import storage
+from lensray.metrics.scan_metrics import ScanMetrics, scan_metrics
+from lensray.metrics.truth import TruthCounts, TruthScores
+
+PACKAGES = ("ray", "torch", "numpy", "pyarrow", "astropy", "scipy", "safetensors")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timing:
+    """How long a scan took, of this run of it."""
+
+    started: float
+    """Time of the start, in seconds since 1970."""
+    scoring_s: float
+    """Seconds of scoring."""
+    rows: int
+    """Rows that went through in this run."""
+    actors: int
+    """Scoring actors."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScanResult:
+    """What came of a scan."""
+
+    run: dict[str, Any]
+    """The content of ``run.json``."""
+    metrics: dict[str, Any] | None
+    """The content of ``metrics.json``; None where the survey has neither tracers nor labels."""
+    report: str
+    """Address of the report."""
+
+    def summary(self) -> str:
+        """A few lines for the terminal."""
+        run = self.run
+        lines = [
+            f"{run['rows']:,} cutouts, {run['rows_scored']:,} scored, {run['rows'] - run['rows_scored']:,} with a "
+            f"reason why not{_reasons(run['invalid'])}",
+            f"{run['cutouts_per_s']:,.0f} cutouts/s over {run['scoring_s']:,.1f} s ({run['actors']} actors, {run['device']})"
+            if run["rows_this_run"]
+            else "all fragments had been scored before; ranked again",
+        ]
+        if self.metrics and self.metrics["ranking_performance"] is not None:
+            top = ", ".join(
+                f"{found} in the top {depth}" for depth, found in self.metrics["tracers_in_top"].items()
+            )
+            lines.append(
+                f"ranking performance {self.metrics['ranking_performance']:.4f} "
+                f"({self.metrics['measured_on']['ranking_performance']}); {top}"
+            )
+        return "\n".join([*lines, f"report: {self.report}"])
+
+
+def _reasons(invalid: dict[str, int]) -> str:
+    return f" ({', '.join(f'{count:,} {reason}' for reason, count in invalid.items())})" if invalid else ""
+
+
+def finish(plan: ScanPlan, bundle: Bundle, ledger: Ledger, timing: Timing, command: list[str]) -> ScanResult:
+    """Rank, measure and report a scan whose fragments are all done.
+
+    Raises
+    ------
+    LensRayError
+        If a fragment has no done-marker.
+    """
+    fragments = plan.fragments["fragment"].to_pylist()
+    missing = set(fragments) - ledger.done()
+    if missing:
+        raise LensRayError(f"{len(missing)} of {len(fragments)} fragments are not done")
+    parts = [(fragment, ledger.part_url(fragment)) for fragment in fragments]
+    first = passes.merged(passes.map_chunks(passes.first_pass, parts, plan.config.top))
+    top = first.top.table()
+    counts = first.truth.counts(extra=top["score"].to_numpy())
+    for counted in passes.map_chunks(passes.second_pass, parts, ray.put(counts)):
+        counts.merge(counted)
+    metrics = scan_metrics(first.truth, counts)
+    candidates = candidate_table(plan, top, first.top.origins(), counts)
+    run = run_record(plan, bundle, first.statuses, timing, command)
+    return write_outputs(plan, bundle, candidates, metrics, first.truth, run)
+
+
+# --- candidates -----------------------------------------------------------------------------------------
+
+
+def candidate_table(plan: ScanPlan, top: pa.Table, origins: pa.Table, counts: TruthCounts) -> pa.Table:
+    """The candidates in their rank's order, with ordinality and the image as the survey stores it."""
+    names = ["rank", "object_id", "ra", "dec", "score", *plan.columns[3:]]
+    names += [name for name in top.column_names if name.startswith("score_")]
+    table = catalogs.with_ordinality(top.select(names), counts.ordinality(top["score"].to_numpy()))
+    metadata = cutouts.cutout_schema(plan.format).metadata
+    return table.append_column("image", candidate_images(plan, origins)).replace_schema_metadata(metadata)
+
+
+def candidate_images(plan: ScanPlan, origins: pa.Table) -> pa.Array:
+    """Pixels of the candidates, read again from the survey (the scan itself carries none)."""
+    images = np.zeros((origins.num_rows, *plan.format.shape), plan.format.dtype)
+    fragments, rows = origins["fragment"].to_numpy(), origins["row"].to_numpy()
+    numbers = np.unique(fragments)
+    plan_rows = plan.fragments.take(pa.array(numbers)).to_pylist()
+    wanted = [(row, rows[fragments == row["fragment"]].tolist()) for row in plan_rows]
+    for pairs in passes.map_chunks(_read_images, wanted, plan.config.cutouts, plan.format):
+        for number, pixels in pairs:
+            images[fragments == number] = pixels
+    return cutouts.tensor_column(images)
+
+
+def _read_images(
+    wanted: list[tuple[dict, list[int]]], survey: str, fmt: cutouts.CutoutFormat
+) -> list[tuple[int, np.ndarray]]:
+    """(fragment, images of its wanted rows) of some fragments."""
+    found = []
+    for fragment, rows in wanted:
+        images, _ = cutouts.images_of(read_slice(survey, fragment, (fmt.column,)), fmt)
+        found.append((fragment["fragment"], images[rows].copy()))
+    return found
+
+
+# --- records --------------------------------------------------------------------------------------------
+
+
+def run_record(
+    plan: ScanPlan, bundle: Bundle, statuses: Counter[str], timing: Timing, command: list[str]
+) -> dict[str, Any]:
+    """The content of ``run.json``."""
+    scored = statuses["ok"] + statuses["filled_nan"]
+    invalid = {reason: n for reason, n in sorted(statuses.items()) if reason not in ("ok", "filled_nan")}
+    return {
+        "rows": plan.rows,
+        "rows_scored": scored,
+        "rows_filled_nan": statuses["filled_nan"],
+        "invalid": invalid,
+        "fragments": plan.fragments.num_rows,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(timing.started)),
+        "duration_s": round(time.time() - timing.started, 3),
+        "scoring_s": round(timing.scoring_s, 3),
+        "rows_this_run": timing.rows,
+        "cutouts_per_s": round(timing.rows / timing.scoring_s, 1) if timing.rows else 0.0,
+        "actors": timing.actors,
+        "device": _device(),
+        "survey": {
+            "cutouts": plan.config.cutouts,
+            "survey": plan.format.survey,
+            "bands": list(plan.format.bands),
+            "pixel_scale_arcsec": plan.format.pixel_scale_arcsec,
+            "shape": list(plan.format.shape),
+            "dtype": str(plan.format.dtype),
+            "sha256": plan.identity["input"],
+        },
+        "bundle": {
+            "name": plan.config.bundle,
+            "sha256": bundle.sha256,
+            "architecture": bundle.architecture,
+            "normalization": plan.header.normalization,
+            "precision": bundle.precision,
+            "classes": list(bundle.classes),
+            "positive_classes": list(plan.config.classes or bundle.positive_classes),
+            "provenance": dict(bundle.provenance),
+        },
+        "settings": settings_of(plan.config),
+        "fingerprint": plan.fingerprint,
+        "versions": {
+            "lensray": lensray.__version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+        "command": command,
+    }
+
+
+def _device() -> str:
+    """What scored: the GPU's name where the cluster has one."""
+    if ray.cluster_resources().get("GPU") and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return "GPU" if ray.cluster_resources().get("GPU") else f"CPU, {platform.machine()}"
+
+
+def write_outputs(
+    plan: ScanPlan,
+    bundle: Bundle,
+    candidates: pa.Table,
+    metrics: ScanMetrics | None,
+    truth: TruthScores,
+    run: dict[str, Any],
+) -> ScanResult:
+    """Write candidates, metrics, report and, last, the record of the run."""
+    output = plan.config.output
+    catalogs.write_candidates(candidates, output)
+    if metrics is not None:
+        storage.write_bytes(storage.join(output, "metrics.json"), _json(metrics.to_json()))
+    report = write_report(
+        output,
+        ReportData(
+            run=run,
+            metrics=metrics,
+            candidates=candidates,
+            histogram=truth.histogram,
+            bands=plan.format.bands,
+            bundle=bundle,
+        ),
+    )
+    storage.write_bytes(storage.join(output, "run.json"), _json(run))
+    return ScanResult(run=run, metrics=metrics.to_json() if metrics else None, report=report)
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=1, allow_nan=False).encode()

@@ -1,0 +1,101 @@
+"""What a simulation will write, worked out and checked before anything heavy is imported."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+from lensray.errors import InputError
+from lensray.io import storage
+from lensray.survey import get_survey
+
+PART_BYTES = 64 << 20
+PLAN = "simulation.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimulateConfig:
+    """Simulate a survey of cutouts: lenses, and the objects that are mistaken for them."""
+
+    output: str
+    """Folder of the survey, local or s3://; the same words go on with a stopped simulation."""
+    survey: str = "hsc_wide"
+    """Whose depth, seeing and pixels: cosmos_acs, hsc_wide, lsst_single_epoch, lsst_coadd, euclid or des."""
+    count: int = 20_000
+    """Number of cutouts."""
+    lenses: int = 100
+    """How many of them are lenses (label and is_tracer are then true)."""
+    seed: int = 1
+    """Seed of everything that is drawn."""
+    size: int = 64
+    """Side of a cutout, in pixels."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Type of the pixels as stored; float16 halves the bytes at a rounding well below the noise."""
+    device: str = "cpu"
+    """Where to render: cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        get_survey(self.survey)
+        if self.count < 1 or not 0 <= self.lenses <= self.count:
+            raise InputError(
+                f"--lenses {self.lenses} of --count {self.count}: give 0 ≤ lenses ≤ count, count ≥ 1"
+            )
+        if not 16 <= self.size <= 1024:
+            raise InputError(f"--size is {self.size}; a cutout has 16 to 1024 pixels a side")
+        if self.seed < 0:
+            raise InputError(f"--seed is {self.seed}; it must not be negative")
+
+
+def plan_parts(config: SimulateConfig) -> list[dict]:
+    """The parts of a survey: number, first index, rows, and which of the indices are lenses."""
+    bands = len(get_survey(config.survey).bands)
+    rows = max(1, PART_BYTES // (bands * config.size**2 * np.dtype(config.dtype).itemsize))
+    lenses = lens_indices(config.count, config.lenses, config.seed)
+    starts = range(0, config.count, rows)
+    return [
+        {
+            "part": number,
+            "first": first,
+            "rows": min(rows, config.count - first),
+            "lenses": lenses[np.searchsorted(lenses, first) : np.searchsorted(lenses, first + rows)].tolist(),
+        }
+        for number, first in enumerate(starts)
+    ]
+
+
+def lens_indices(count: int, lenses: int, seed: int) -> np.ndarray:
+    """Which of `count` objects are lenses, ascending: a random choice without repetition."""
+    generator = np.random.default_rng(np.random.SeedSequence([seed, count, lenses]))
+    return np.sort(generator.choice(count, lenses, replace=False, shuffle=False)).astype(np.int64)
+
+
+def claim_folder(config: SimulateConfig) -> None:
+    """Claim the folder for this simulation, or find that it is claimed by the same one.
+
+    Raises
+    ------
+    InputError
+        If the folder holds something else.
+    """
+    settings = {key: value for key, value in asdict(config).items() if key not in ("output", "device")}
+    words = json.dumps({"simulation": settings, "sha256": _hash(settings)}, indent=1)
+    url = storage.join(config.output, PLAN)
+    if not storage.exists(url):
+        if storage.exists(config.output) and storage.list_names(*storage.resolve(config.output)):
+            raise InputError(f"{config.output} is not empty and holds no simulation; choose another --output")
+        storage.write_bytes(url, words.encode())
+    elif json.loads(storage.read_bytes(url))["sha256"] != _hash(settings):
+        raise InputError(
+            f"{config.output} holds another simulation; choose another --output, or repeat its words"
+        )
+
+
+def _hash(settings: dict) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def part_url(config: SimulateConfig, part: int) -> str:
+    """Address of a part of the survey."""
+    return storage.join(config.output, f"part-{part:05d}.parquet")

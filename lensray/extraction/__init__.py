@@ -1,0 +1,1 @@
+"""From the files that surveys ship to a cutout survey."""

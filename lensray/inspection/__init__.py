@@ -1,0 +1,1 @@
+"""What people look at: colour composites, figures, and the report of a scan."""

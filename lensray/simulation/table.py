@@ -1,0 +1,62 @@
+"""Simulated cutouts as a cutout table: images, truth and the parameters that were drawn."""
+
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from lensray import cutouts
+from lensray.simulation import simulate
+from lensray.survey import Survey
+
+
+def simulated_table(
+    survey: Survey,
+    indices: np.ndarray,
+    is_lens: np.ndarray,
+    *,
+    seed: int,
+    size: int = 64,
+    dtype: Literal["float32", "float16"] = "float32",
+    device: str = "cpu",
+) -> pa.Table:
+    """Simulate the objects `indices` of a survey.
+
+    Parameters
+    ----------
+    survey : Survey
+    indices : numpy.ndarray of int64, shape (N,)
+        Places in the survey; an object depends on its place and the seed alone.
+    is_lens : numpy.ndarray of bool, shape (N,)
+    seed, size, device
+        As for `lensray.simulation.simulate`.
+    dtype : {"float32", "float16"}
+        Type of the pixels; values beyond the type's range are clipped to it.
+
+    Returns
+    -------
+    pyarrow.Table
+        A cutout table with ``label``, ``is_tracer``, ``kind`` and the drawn parameters.
+    """
+    drawn = simulate(survey, indices, is_lens, seed=seed, size=size, device=device)
+    limit = np.finfo(dtype).max
+    images = np.clip(drawn.images.cpu().numpy(), -limit, limit).astype(dtype)
+    fmt = cutouts.CutoutFormat(
+        survey=survey.name,
+        bands=survey.bands,
+        pixel_scale_arcsec=survey.pixel_scale_arcsec,
+        shape=images.shape[1:],
+        dtype=images.dtype,
+    )
+    return cutouts.make_table(
+        fmt,
+        indices,
+        images,
+        label=pa.array(is_lens),
+        is_tracer=pa.array(is_lens),
+        kind=pa.array(list(drawn.kind), pa.string()),
+        **{
+            name: pa.array(values, pa.float32(), from_pandas=True)
+            for name, values in drawn.parameters.items()
+        },
+    )
