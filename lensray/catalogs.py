@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from lensray.errors import InputError
-from lensray.io import storage, tables
+from lensray.io import parquet, storage
 
 _FRAGMENT, _ROW = "__fragment", "__row"
 NOT_FOUND = "not_found"
@@ -59,8 +60,8 @@ class TopK:
         rows = np.arange(first_row, first_row + table.num_rows)
         table = table.append_column(_FRAGMENT, pa.array(np.full(table.num_rows, fragment, np.int64)))
         table = table.append_column(_ROW, pa.array(rows))
-        table = table.filter(pc.is_valid(table["score"]))
-        if pc.any(pc.is_nan(table["score"])).as_py():
+        table = table.filter(table["score"].is_valid())
+        if np.isnan(table["score"].to_numpy()).any():
             raise ValueError(
                 f"fragment {fragment} has NaN scores; a row without a score has null and a status"
             )
@@ -76,7 +77,8 @@ class TopK:
             self._best = _best_rows(table, self.k)
             return
         if self._best.num_rows == self.k:
-            table = table.filter(pc.greater_equal(table["score"], self._best["score"][-1]))
+            lowest = self._best["score"][-1].as_py()
+            table = table.filter(pa.array(table["score"].to_numpy() >= lowest))
         if table.num_rows:
             self._best = _best_rows(pa.concat_tables([self._best, table]), self.k)
 
@@ -128,7 +130,7 @@ def write_candidates(candidates: pa.Table, url: str) -> None:
     are no single values (images, lists, bytes) are in the Parquet file alone.
     """
     with storage.atomic_output(storage.join(url, "candidates.parquet")) as file:
-        pq.write_table(candidates, file, **tables.parquet_options(candidates.schema))
+        pq.write_table(candidates, file, **parquet.options(candidates.schema))
     simple = [field.name for field in candidates.schema if _fits_csv(field.type)]
     with storage.atomic_output(storage.join(url, "candidates.csv")) as file:
         pacsv.write_csv(candidates.select(simple), file, pacsv.WriteOptions(quoting_style="needed"))
@@ -191,38 +193,41 @@ def find_objects(run_url: str, object_ids: Sequence[int] | Sequence[str]) -> pa.
     paths = [entry.path for entry in score_files(run_url)]
     kind = pq.read_schema(paths[0], filesystem=filesystem).field("object_id").type
     wanted = _ids_of_type(object_ids, kind)
-    parts = []
-    for path in paths:
-        part = pq.read_table(path, filesystem=filesystem)
-        parts.append(part.filter(pc.is_in(part["object_id"], wanted)))
+    parts = [pq.read_table(path, filesystem=filesystem, filters=_is_one_of(wanted)) for path in paths]
     found = pa.concat_tables(parts).combine_chunks()
     found = pa.concat_tables([found, _not_found(found, wanted)]).combine_chunks()
     ranks = _ranks(found["score"], _scores(filesystem, paths))
-    order = np.argsort(pc.index_in(found["object_id"], wanted).to_numpy(), kind="stable")
-    found = found.add_column(found.column_names.index("score"), "rank", ranks)
-    return found.take(pa.array(order))
+    place = {value: i for i, value in enumerate(wanted)}
+    order = np.argsort([place[value] for value in found["object_id"].to_pylist()], kind="stable")
+    return found.add_column(found.column_names.index("score"), "rank", ranks).take(pa.array(order))
 
 
-def _ids_of_type(object_ids: Sequence[int] | Sequence[str], kind: pa.DataType) -> pa.Array:
-    texts = [str(value) for value in object_ids]
+def _is_one_of(wanted: list[int] | list[str]) -> ds.Expression:
+    return ds.field("object_id").isin(wanted)
+
+
+def _ids_of_type(object_ids: Sequence[int] | Sequence[str], kind: pa.DataType) -> list[int] | list[str]:
+    """The ids, each once, as values of the survey's type."""
+    texts = list(dict.fromkeys(str(value) for value in object_ids))
     try:
-        return pc.unique(pa.array(texts, pa.string()).cast(kind))
+        return pa.array(texts, pa.string()).cast(kind).to_pylist()
     except pa.ArrowInvalid:
         raise InputError(
             f"the object ids of this survey are {kind}, which {texts} are not; check them"
         ) from None
 
 
-def _not_found(found: pa.Table, wanted: pa.Array) -> pa.Table:
+def _not_found(found: pa.Table, wanted: list[int] | list[str]) -> pa.Table:
     """Rows, in the columns of `found`, for the ids that it lacks."""
-    missing = wanted.filter(pc.invert(pc.is_in(wanted, found["object_id"].combine_chunks())))
+    there = set(found["object_id"].to_pylist())
+    missing = [value for value in wanted if value not in there]
     columns = {field.name: pa.nulls(len(missing), field.type) for field in found.schema}
-    columns["object_id"] = missing
+    columns["object_id"] = pa.array(missing, found.schema.field("object_id").type)
     columns["status"] = pa.array([NOT_FOUND] * len(missing), found.schema.field("status").type)
     return pa.table(columns, schema=found.schema)
 
 
-def _scores(filesystem: object, paths: list[str]) -> Iterator[NDArray[np.float32]]:
+def _scores(filesystem: pafs.FileSystem, paths: list[str]) -> Iterator[NDArray[np.float32]]:
     """The scores of a run, a fragment at a time."""
     for path in paths:
         yield pq.read_table(path, columns=["score"], filesystem=filesystem)["score"].drop_null().to_numpy()
@@ -316,7 +321,8 @@ def cross_match(
     nearest, distance, _ = SkyCoord(positions[0][here], positions[1][here], unit="deg").match_to_catalog_sky(
         known
     )
-    near = distance.arcsec <= radius_arcsec
+    arcsec = np.asarray(distance.to_value("arcsec"), dtype=np.float64)
+    near = arcsec <= radius_arcsec
     index[here[near]] = there[nearest[near]]
-    separation[here[near]] = distance.arcsec[near]
+    separation[here[near]] = arcsec[near]
     return index, separation

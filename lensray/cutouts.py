@@ -10,6 +10,7 @@ resolutions are described under ``images``: ``{"image_nisp": {"bands": [...], "p
 Plain lists of pixels and the bytes of FITS, PNG or JPEG files are read as well.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -207,13 +208,25 @@ def align_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _check_same_survey(new: pa.Schema, old: pa.Schema) -> None:
-    for name in ("bands", "pixel_scale_arcsec"):
-        values = [stored_description(schema).get(name) for schema in (new, old)]
-        if values[0] != values[1]:
-            raise InputError(f"the survey's {name} is {values[1]} but that of these cutouts is {values[0]}")
+    here, there = stored_description(new), stored_description(old)
+    if here.get("bands") != there.get("bands"):
+        raise InputError(
+            f"the survey's bands are {there.get('bands')} but these cutouts have {here.get('bands')}"
+        )
+    scales = [float(described.get("pixel_scale_arcsec") or np.nan) for described in (here, there)]
+    if not np.isclose(*scales, rtol=1e-3, equal_nan=True):
+        raise InputError(
+            f"the survey's pixels are {scales[1]} arcsec wide but those of these cutouts {scales[0]}"
+        )
     for field in new:
         kind = old.field(field.name).type
         if field.type != kind and not (field.name == "object_id" and pa.types.is_string(kind)):
             raise InputError(
                 f"the survey's column {field.name!r} is {kind} but that of these cutouts is {field.type}"
             )
+
+
+def without_pixel_scale(table: pa.Table) -> pa.Table:
+    """A table whose metadata leaves the pixel scale open, so that `read_format` asks for it."""
+    described = {**stored_description(table.schema), "pixel_scale_arcsec": None}
+    return table.replace_schema_metadata({METADATA_KEY: json.dumps(described).encode()})

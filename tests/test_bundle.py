@@ -171,7 +171,7 @@ def test_a_truncated_bundle_is_refused(tmp_path):
     file = tmp_path / "model.safetensors"
     bundles.save(small_bundle(), str(file))
     file.write_bytes(file.read_bytes()[:-5])
-    with pytest.raises(InputError, match="no .safetensors file"):
+    with pytest.raises(InputError, match=r"no \.safetensors file"):
         bundles.read_header(str(file))
 
 

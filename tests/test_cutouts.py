@@ -325,7 +325,7 @@ def test_bad_columns_are_named(change: str, words: str):
 def test_survey_without_metadata_needs_bands_and_pixel_scale():
     table = table_of(cutouts.tensor_column(noise(2)), metadata=None)
     for arguments in ({}, {"bands": BANDS}, {"pixel_scale_arcsec": 0.2}):
-        with pytest.raises(InputError, match="pass --bands .* and --pixel-scale"):
+        with pytest.raises(InputError, match=r"pass --bands .* and --pixel-scale"):
             read_format(table.schema, **arguments)
     fmt = read_format(table.schema, bands=BANDS, pixel_scale_arcsec=0.2)
     assert (fmt.bands, fmt.pixel_scale_arcsec, fmt.survey) == (BANDS, 0.2, "unknown")
@@ -343,7 +343,7 @@ def test_arguments_correct_the_metadata():
 @pytest.mark.parametrize("text", [b"{", b"[1]", b'"x"', b'{"bands": 3, "pixel_scale_arcsec": "x"}'])
 def test_damaged_metadata_is_answered(text: bytes):
     table = table_of(cutouts.tensor_column(noise(2))).replace_schema_metadata({"lensray.survey": text})
-    with pytest.raises(InputError, match="lensray.survey"):
+    with pytest.raises(InputError, match=r"lensray\.survey"):
         read_format(table.schema)
 
 

@@ -59,7 +59,7 @@ def test_an_image_does_not_depend_on_its_neighbours_in_the_batch(name):
 
 
 def test_an_unknown_network_or_argument_is_refused():
-    with pytest.raises(InputError, match="unknown architecture 'resnet'.*eznet, lensflow"):
+    with pytest.raises(InputError, match=r"unknown architecture 'resnet'.*eznet, lensflow"):
         models.build("resnet")
     with pytest.raises(InputError, match="does not take"):
         models.build("eznet", colour="blue")

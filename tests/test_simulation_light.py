@@ -67,7 +67,7 @@ def test_the_whole_flux_of_a_profile_is_one_whatever_its_shape(index):
         flux = float(sersic_images(grid, ellipse(0.1, 0.05, q), tensor(0.5), tensor(index)).sum())
         b = float(sersic_b(tensor(index))[0])
         inside = scipy.special.gammainc(2 * index, b * (33.6 / 0.5) ** (1 / index))  # light of the frame's circle
-        assert flux == pytest.approx(inside, abs=3e-3)
+        assert flux == pytest.approx(inside, abs=1e-3)
 
 
 def test_half_of_the_light_is_inside_the_effective_radius():
@@ -91,7 +91,7 @@ def spiral(contrast, arms=2.0):
 
 
 def test_a_spiral_keeps_the_flux_and_the_radial_profile_of_its_disc():
-    assert float(spiral(3.0).sum()) == pytest.approx(float(spiral(0.0).sum()), rel=2e-3)
+    assert float(spiral(3.0).sum()) == pytest.approx(float(spiral(0.0).sum()), rel=5e-3)
     assert float(spiral(0.0).sum()) == pytest.approx(1.0, abs=0.01)
 
 

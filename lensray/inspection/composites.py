@@ -77,6 +77,8 @@ def composite(images_CHW: np.ndarray, bands: Sequence[str]) -> RGB:
     missing = ~np.isfinite(images_CHW).all(axis=0)
     whitened = [_whitened(plane.astype(np.float64)) for plane in images_CHW]
     averaged = [np.sum([whitened[i] for i in group], axis=0) / np.sqrt(len(group)) for group in groups]
+    if len(averaged) > 1:
+        averaged[0] *= RED_GAIN
     picture = _lupton(_three(averaged))
     picture[missing] = NAN_COLOUR
     return picture
@@ -160,4 +162,4 @@ def _lupton(planes: list[NDArray[np.float64]]) -> RGB:
     # astropy's stretch is 0.1 asinh(Q I / stretch) / asinh(0.1 Q). With stretch = Q · softening it is linear up
     # to the softening, and this Q makes it 1 at the intensity `white`.
     q = 10 * np.sinh(0.1 * np.arcsinh(white / SOFTENING_SIGMA))
-    return make_lupton_rgb(RED_GAIN * red, green, blue, minimum=DARK_SIGMA, stretch=q * SOFTENING_SIGMA, Q=q)
+    return make_lupton_rgb(red, green, blue, minimum=DARK_SIGMA, stretch=q * SOFTENING_SIGMA, Q=q)

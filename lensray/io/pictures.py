@@ -3,7 +3,7 @@
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from lensray.io.fits import is_fits, read_planes
 
@@ -31,12 +31,21 @@ def decode_image(data: bytes, bands: int | None = None) -> np.ndarray:
 
 
 def decode_picture(data: bytes) -> np.ndarray:
-    """A PNG or JPEG as planes (planes, height, width): 1 of a grey picture, 3 of a colour one.
+    """A PNG, JPEG or TIFF as planes (planes, height, width): 1 of a grey picture, 3 of a colour one.
 
     Pixels are uint8, those of 16-bit and floating-point pictures float32. An alpha plane is no band, and is
     left out.
+
+    Raises
+    ------
+    Exception
+        ValueError for other kinds of bytes, and whatever Pillow raises for damaged ones.
     """
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF")) as picture:
+    try:
+        opened = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF"))
+    except UnidentifiedImageError:
+        raise ValueError("the file is no FITS, HDF5, PNG, JPEG or TIFF image") from None
+    with opened as picture:
         picture.load()
         if picture.mode in ("L", "1"):
             return np.asarray(picture.convert("L"))[None]

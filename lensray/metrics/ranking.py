@@ -45,6 +45,8 @@ class RankCurve:
     """Number of cutouts inspected from the top, strictly increasing; shape (S,)."""
     recall: NDArray[np.float64]
     """Fraction of the tracers found at that depth, in (0, 1]; shape (S,)."""
+    n_tracers: int
+    """Number of tracers."""
     n: int
     """Number of cutouts in the whole list."""
 
@@ -87,7 +89,7 @@ def rank_curve_of(counts: ClassCounts) -> RankCurve:
     """`tracer_rank_curve` of counted scores."""
     found = np.cumsum(counts.positives[::-1])
     depth = found + (counts.negatives_greater + counts.negatives)[::-1]
-    return RankCurve(depth=depth, recall=found / counts.n_positives, n=counts.n)
+    return RankCurve(depth=depth, recall=found / counts.n_positives, n_tracers=counts.n_positives, n=counts.n)
 
 
 def ranking_performance(scores: ArrayLike, is_tracer: ArrayLike) -> float:
@@ -232,7 +234,8 @@ def _lagrange_integrals(width: int, start: int) -> NDArray[np.float64]:
     """Integrals from `start` to `start` + 1 of the Lagrange polynomials of the nodes 0 … width - 1."""
     powers = np.arange(1, width + 1)
     moments = ((start + 1.0) ** powers - float(start) ** powers) / powers
-    return np.linalg.solve(np.vander(np.arange(width), increasing=True).T, moments)
+    vandermonde = np.vander(np.arange(width, dtype=np.float64), increasing=True)
+    return np.asarray(np.linalg.solve(vandermonde.T, moments), dtype=np.float64)
 
 
 def _checked_ranks(relative_ranks: ArrayLike) -> NDArray[np.float64]:
@@ -274,5 +277,5 @@ def ordinality(scores: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(scores, dtype=np.float64)
     if np.isnan(values).any():
         raise ValueError("a score is NaN; leave out the cutouts that have no score")
-    position: NDArray[np.float64] = np.asarray(rankdata(values, method="min"), dtype=np.float64)
-    return position / np.float64(max(len(values), 1))
+    position = np.asarray(rankdata(values, method="min"), dtype=np.float64)
+    return np.divide(position, max(len(values), 1), dtype=np.float64)

@@ -1,0 +1,350 @@
+"""Figures of a scan, drawn with matplotlib's objects alone: no pyplot, no window, no global state.
+
+Each function returns a `matplotlib.figure.Figure` whose title states the numbers; `png` renders it. Colours are
+those of Okabe and Ito, which people with any kind of colour vision tell apart.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
+
+import matplotlib
+import numpy as np
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from lensray.inspection.composites import composite
+from lensray.metrics.classification import RocCurve
+from lensray.metrics.ranking import RankCurve
+from lensray.metrics.truth import ScoreHistogram
+
+BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7A828A"
+BAND_COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+INK, NIGHT = "#1f2933", "#10141a"
+
+_STYLE: dict[Any, Any] = {
+    "font.size": 9.5,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.edgecolor": "#9aa5b1",
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#e4e7eb",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#52606d",
+    "ytick.color": "#52606d",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "text.parse_math": False,
+}
+
+_Arguments = ParamSpec("_Arguments")
+_thousands = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+
+
+def _styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
+    """The figure drawn in LensRay's style, leaving matplotlib's settings as they were."""
+
+    @wraps(draw)
+    def wrapped(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Figure:
+        with matplotlib.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+def png(figure: Figure, dpi: int = 160) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    sink = io.BytesIO()
+    with matplotlib.rc_context(_STYLE):
+        figure.set_dpi(dpi)
+        FigureCanvasAgg(figure).print_png(sink, metadata={"Software": None})
+    return sink.getvalue()
+
+
+@_styled
+def rank_curve_figure(curve: RankCurve, performance: float | None, name: str = "tracers") -> Figure:
+    """Tracer rank curve, whole and with a logarithmic depth (Pourrahmani 2019, figures 2.5 and 3.2).
+
+    Parameters
+    ----------
+    curve : RankCurve
+    performance : float or None
+        Ranking performance, for the title.
+    name : str
+        What was recovered.
+    """
+    figure = Figure(figsize=(8.2, 3.7), layout="constrained")
+    whole, top = figure.subplots(1, 2, sharey=True)
+    depth = np.concatenate([[0], curve.depth, [curve.n]])
+    recall = np.concatenate([[0], curve.recall, [1]])
+    perfect = curve.n_tracers
+    shares = np.linspace(0, 1, 200)
+    whole.fill_between(
+        [0, perfect / curve.n, 1], [0, 1, 1], [0, perfect / curve.n, 1], color=BLUE, alpha=0.10, lw=0
+    )
+    whole.fill_between(
+        shares, np.interp(shares, depth / curve.n, recall), shares, color=BLUE, alpha=0.18, lw=0
+    )
+    _curve_and_limits(whole, depth / curve.n, recall, shares, perfect / curve.n)
+    whole.set(
+        xlim=(-0.01, 1), ylim=(0, 1.02), xlabel="Fraction of the list inspected", ylabel=f"Recovered {name}"
+    )
+    whole.xaxis.set_major_formatter(PercentFormatter(1))
+    whole.yaxis.set_major_formatter(PercentFormatter(1))
+    whole.legend(loc="lower right")
+    counts = np.geomspace(1, curve.n, 200)
+    _curve_and_limits(top, np.maximum(depth, 0.8), recall, counts, perfect, counts / curve.n)
+    top.set(xscale="log", xlim=(0.8, curve.n), xlabel="Cutouts inspected (logarithmic)")
+    top.xaxis.set_major_formatter(_thousands)
+    score = "not measurable" if performance is None else f"{performance:.4f}"
+    whole.set_title(f"Ranking performance {score}")
+    top.set_title(_half_recovered(curve, name))
+    return figure
+
+
+def _curve_and_limits(
+    axes: Axes,
+    depth: np.ndarray,
+    recall: np.ndarray,
+    shares: np.ndarray,
+    perfect: float,
+    diagonal: np.ndarray | None = None,
+) -> None:
+    axes.plot(
+        shares,
+        shares if diagonal is None else diagonal,
+        "--",
+        color=VERMILION,
+        lw=1.3,
+        label="no discrimination",
+    )
+    limit = np.linspace(0, perfect, 50)
+    axes.plot(
+        [*limit, shares[-1]], [*(limit / perfect), 1], ":", color=GREY, lw=1.5, label="perfect classifier"
+    )
+    axes.step(depth, recall, where="post", color=INK, label="this scan")
+
+
+def _half_recovered(curve: RankCurve, name: str) -> str:
+    half = int(curve.depth[np.searchsorted(curve.recall, 0.5)])
+    return f"Half of the {name} in the top {half:,}"
+
+
+@_styled
+def roc_figure(roc: RocCurve, values: Mapping[str, Any]) -> Figure:
+    """ROC with a logarithmic axis of the false positive rate, and the points of TPR0 and TPR10.
+
+    Parameters
+    ----------
+    roc : RocCurve
+    values : mapping
+        With ``auroc``, ``tpr0`` and ``tpr10``.
+    """
+    figure = Figure(figsize=(8.2, 3.9), layout="constrained")
+    axes = figure.subplots()
+    single, left = 1 / roc.n_negatives, 0.3 / roc.n_negatives
+    axes.axvspan(left, single, color="#f1f3f5", lw=0)
+    axes.text(
+        np.sqrt(left * single),
+        0.5,
+        "below one\nfalse positive",
+        ha="center",
+        va="center",
+        color=GREY,
+        fontsize=8,
+    )
+    rates = np.geomspace(single, 1, 200)
+    axes.plot(rates, rates, "--", color=VERMILION, lw=1.3, label="no discrimination")
+    false = np.maximum(roc.false_positive_rate, left)
+    axes.plot(false, roc.true_positive_rate, color=INK, label="this scan", drawstyle="default")
+    axes.plot(
+        [single],
+        [values["tpr0"]],
+        "o",
+        color=BLUE,
+        ms=7,
+        label=f"TPR0 {values['tpr0']:.3f} (no false positive)",
+    )
+    if roc.n_negatives >= 10:
+        label = f"TPR10 {values['tpr10']:.3f} (fewer than ten)"
+        axes.plot([10 * single], [values["tpr10"]], "s", color=ORANGE, ms=7, label=label)
+    axes.set(xscale="log", xlim=(left, 1), ylim=(0, 1.02))
+    axes.set(xlabel="False positive rate (logarithmic)", ylabel="True positive rate")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axes.set_title(f"AUROC {values['auroc']:.4f}, against {roc.n_negatives:,} negatives")
+    return figure
+
+
+@_styled
+def score_histogram_figure(histogram: ScoreHistogram) -> Figure:
+    """Numbers of cutouts by score, on a logarithmic axis; known lenses apart."""
+    figure = Figure(figsize=(8.2, 3.3), layout="constrained")
+    axes = figure.subplots()
+    total, lenses = int(histogram.all.sum()), int(histogram.lenses.sum())
+    axes.stairs(
+        histogram.all, histogram.edges, fill=True, color="#b8c4ce", label=f"all {total:,} scored cutouts"
+    )
+    if lenses:
+        label = f"{lenses:,} tracers and labelled lenses"
+        axes.stairs(histogram.lenses, histogram.edges, fill=True, color=BLUE, alpha=0.75, label=label)
+    axes.set(yscale="log", ylim=(0.7, max(10.0, 3.0 * histogram.all.max())), xlim=(0, 1))
+    axes.set(xlabel="Score (lens probability)", ylabel="Cutouts")
+    axes.yaxis.set_major_formatter(_thousands)
+    axes.legend(loc="upper right", ncols=2)
+    above = int(histogram.all[len(histogram.all) // 2 :].sum())
+    axes.set_title(f"{above:,} of {total:,} cutouts score 0.5 or more")
+    return figure
+
+
+@_styled
+def pixel_histogram_figure(
+    images_NCHW: np.ndarray,
+    bands: Sequence[str],
+    template: tuple[np.ndarray, np.ndarray] | None = None,
+    what: str = "Normalized pixels",
+) -> Figure:
+    """Mean histogram of the pixels of a sample of cutouts, against the template of the normalization.
+
+    Parameters
+    ----------
+    images_NCHW : ndarray, shape (N, bands, height, width)
+        As the network gets them.
+    bands : sequence of str
+    template : (values, weights), optional
+        Pixel values of the normalization's template, and the share of its pixels that has each.
+    what : str
+        What the pixels are, for the title.
+    """
+    figure = Figure(figsize=(8.2, 3.3), layout="constrained")
+    axes = figure.subplots()
+    pixels = np.moveaxis(images_NCHW, 1, 0).reshape(len(bands), -1).astype(np.float64)
+    finite = pixels[np.isfinite(pixels)]
+    low, high = _histogram_range(finite if template is None else np.concatenate([finite, template[0]]))
+    edges = np.linspace(low, high, 61)
+    for band, values, colour in zip(bands, pixels, BAND_COLOURS * len(bands), strict=False):
+        inside = np.clip(values[np.isfinite(values)], low, high)
+        share = np.histogram(inside, edges, weights=np.full(len(inside), 1 / max(len(inside), 1)))[0]
+        axes.stairs(share, edges, color=colour, lw=1.6, label=f"band {band}", baseline=None)
+    if template is not None:
+        share = np.histogram(np.clip(template[0], low, high), edges, weights=template[1])[0]
+        axes.stairs(share, edges, color=INK, lw=1.6, ls="--", label="template", baseline=None)
+    axes.set(yscale="log", xlim=(low, high), xlabel="Pixel value", ylabel="Share of the pixels")
+    axes.legend(loc="upper right")
+    axes.set_title(f"{what} of {len(images_NCHW):,} cutouts" + (" and the template" if template else ""))
+    return figure
+
+
+def _histogram_range(values: np.ndarray) -> tuple[float, float]:
+    """Limits that leave out the brightest and faintest 0.1%, except for pixels within 0 and 1."""
+    if not len(values):
+        return 0.0, 1.0
+    if values.min() >= 0 and values.max() <= 1:
+        return 0.0, 1.0
+    low, high = np.percentile(values, [0.1, 99.9])
+    return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
+
+
+@_styled
+def status_figure(invalid: Mapping[str, int], rows: int) -> Figure:
+    """Numbers of rows without a score, by reason."""
+    figure = Figure(figsize=(8.2, 0.9 + 0.32 * len(invalid)), layout="constrained")
+    axes = figure.subplots()
+    ordered = sorted(invalid.items(), key=lambda item: item[1])
+    bars = axes.barh(
+        [name.replace("_", " ") for name, _ in ordered], [n for _, n in ordered], color=ORANGE, height=0.7
+    )
+    axes.bar_label(bars, [f"{n:,}" for _, n in ordered], padding=4, color=INK)
+    axes.set(xlabel="Cutouts")
+    axes.margins(x=0.12)
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_formatter(_thousands)
+    total = sum(invalid.values())
+    axes.set_title(f"{total:,} of {rows:,} cutouts have no score")
+    return figure
+
+
+def truth_of(row: Mapping[str, Any]) -> str:
+    """What is known of a candidate: ``tracer``, ``lens``, ``non-lens`` or nothing."""
+    if row.get("is_tracer"):
+        return "tracer"
+    label = row.get("label")
+    return "" if label is None else "lens" if label else "non-lens"
+
+
+_FLAG_COLOURS = {"tracer": "#56B4E9", "lens": "#35d0a0", "non-lens": "#ff9a5c"}
+
+
+@_styled
+def candidates_figure(
+    candidates: pa.Table, bands: Sequence[str], count: int = 50, columns: int = 10
+) -> Figure:
+    """Grid of the best candidates as colour composites, with rank and score; known objects are framed.
+
+    Parameters
+    ----------
+    candidates : pyarrow.Table
+        With ``rank``, ``score`` and ``image``; at least one row.
+    bands : sequence of str
+        Bands of the images.
+    count, columns : int
+        Candidates shown, and columns of the grid.
+
+    Notes
+    -----
+    The first row of pixels is at the bottom, as FITS images are shown.
+    """
+    shown = candidates.slice(0, count)
+    images = images_of(shown)
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    height, width = images.shape[2:]
+    tile = max(height, width)
+    gap, text = 0.06 * tile, 0.20 * tile
+    inch = 8.2 / max(columns, 5)
+    figure = Figure(
+        figsize=(inch * columns, inch * rows * (tile + gap + text) / (tile + gap) + 0.1), facecolor=NIGHT
+    )
+    axes = figure.add_axes((0.005, 0.005, 0.99, 0.99))
+    described = shown.select([n for n in ("rank", "score", "is_tracer", "label") if n in shown.column_names])
+    for i, row in enumerate(described.to_pylist()):
+        x, y = (i % columns) * (tile + gap), (rows - 1 - i // columns) * (tile + gap + text)
+        picture = composite(images[i], bands)
+        axes.imshow(picture, origin="lower", extent=(x, x + width, y, y + height), interpolation="nearest")
+        _caption(axes, row, x, y, width, height, text)
+    axes.set(xlim=(-gap, columns * (tile + gap)), ylim=(-gap, rows * (tile + gap + text)), aspect="equal")
+    axes.set_axis_off()
+    return figure
+
+
+def _caption(
+    axes: Axes, row: dict[str, Any], x: float, y: float, width: float, height: float, text: float
+) -> None:
+    flag = truth_of(row)
+    colour = _FLAG_COLOURS.get(flag, "#e8ecf0")
+    if flag:
+        axes.add_patch(Rectangle((x, y), width, height, fill=False, ec=colour, lw=1.4))
+    base = y + height + 0.3 * text
+    axes.text(x, base, f"{row['rank']}", color=colour, fontsize=7.5, weight="bold", va="baseline")
+    axes.text(x + width, base, f"{row['score']:.3f}", color="#aab4be", fontsize=7, ha="right", va="baseline")
+    if flag:
+        axes.text(x + 0.42 * width, base, flag, color=colour, fontsize=6, ha="center", va="baseline")
+
+
+def images_of(candidates: pa.Table) -> np.ndarray:
+    """The candidates' images, shape (N, bands, height, width)."""
+    column = candidates["image"].combine_chunks()
+    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    return array.to_numpy_ndarray()

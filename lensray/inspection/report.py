@@ -1,0 +1,285 @@
+"""The report of a scan: one HTML file that opens offline, with its figures inside and beside it.
+
+What a scan found, how well it ranks the lenses that are known, what it could not score and why, and all that is
+needed to repeat it. The figures are embedded, so that the file can be mailed; they also lie in ``figures/``.
+"""
+
+import base64
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+import pyarrow as pa
+from matplotlib.figure import Figure
+
+from lensray.catalogs import sexagesimal
+from lensray.inspection import figures
+from lensray.io import storage
+from lensray.metrics.scan_metrics import ScanMetrics
+from lensray.metrics.truth import ScoreHistogram
+
+if TYPE_CHECKING:
+    from lensray.bundle import Bundle
+
+GRID_COUNT = 50
+TABLE_COUNT = 50
+SAMPLE_COUNT = 256
+
+_METRIC_NAMES = {
+    "ranking_performance": "Ranking performance",
+    "efficiency": "Efficiency",
+    "auroc": "AUROC",
+    "tpr0": "TPR0",
+    "tpr10": "TPR10",
+    "completeness": "Completeness",
+    "contamination": "Contamination",
+    "purity": "Purity",
+    "n_scored": "Scored cutouts",
+    "n_tracers": "Tracers",
+    "n_tracers_unscored": "Tracers without a score",
+    "n_lenses": "Labelled lenses",
+    "n_lenses_unscored": "Labelled lenses without a score",
+    "n_non_lenses": "Labelled non-lenses",
+    "n_non_lenses_unscored": "Labelled non-lenses without a score",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportData:
+    """All that the report shows; nothing of it grows with the survey."""
+
+    run: Mapping[str, Any]
+    """The content of ``run.json``: ``rows``, ``rows_scored``, ``invalid`` (rows by reason), ``cutouts_per_s``,
+    ``duration_s``, ``survey``, ``bundle``, ``versions``, ``command`` and so on; what is missing is not shown."""
+    metrics: ScanMetrics | None
+    """None where the survey has neither tracers nor labels."""
+    candidates: pa.Table
+    """The ranked candidates, with or without an image; may be empty."""
+    histogram: ScoreHistogram
+    """Scores of the whole survey."""
+    bands: tuple[str, ...]
+    """Bands of the candidates' images."""
+    bundle: "Bundle | None" = None
+    """The model, whose normalization the pixel histogram shows; without it the pixels are shown as stored."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportFigure:
+    """A figure in the report."""
+
+    name: str
+    """File name without its ending, and anchor in the page."""
+    png: bytes
+    """The picture."""
+    alt: str
+    """What it shows, for those who cannot see it."""
+
+    @property
+    def source(self) -> str:
+        """The picture as a ``data:`` address."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+
+def write_report(url: str, data: ReportData) -> str:
+    """Write ``report.html`` and ``figures/*.png`` into a scan's output folder.
+
+    Parameters
+    ----------
+    url : str
+        The folder, local or S3.
+    data : ReportData
+
+    Returns
+    -------
+    str
+        Address of ``report.html``.
+    """
+    drawn = draw_figures(data)
+    for figure in drawn.values():
+        storage.write_bytes(storage.join(url, "figures", f"{figure.name}.png"), figure.png)
+    address = storage.join(url, "report.html")
+    storage.write_bytes(address, render(data, drawn).encode())
+    return address
+
+
+def render(data: ReportData, drawn: Mapping[str, ReportFigure]) -> str:
+    """The report's HTML. Every text that comes from outside is escaped."""
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True)
+    environment.filters.update(number=_number, seconds=_seconds)
+    template = environment.from_string(
+        resources.files("lensray.inspection").joinpath("report.html").read_text("utf-8")
+    )
+    return template.render(
+        run=data.run,
+        survey=data.run.get("survey") or {},
+        bundle=data.run.get("bundle") or {},
+        metrics=data.metrics,
+        metric_rows=_metric_rows(data.metrics),
+        figures=drawn,
+        candidates=_candidate_rows(data.candidates),
+        candidate_count=data.candidates.num_rows,
+        command=_command(data.run.get("command", "")),
+    )
+
+
+# --- figures --------------------------------------------------------------------------------------------
+
+
+def draw_figures(data: ReportData) -> dict[str, ReportFigure]:
+    """The figures for which there is something to show, by name."""
+    drawn = {}
+    for name, draw in _FIGURES.items():
+        result = draw(data)
+        if result is not None:
+            figure, alt = result
+            drawn[name] = ReportFigure(name=name, png=figures.png(figure), alt=alt)
+    return drawn
+
+
+Drawn = tuple[Figure, str] | None
+
+
+def _candidates_figure(data: ReportData) -> Drawn:
+    if not data.candidates.num_rows or "image" not in data.candidates.column_names:
+        return None
+    count = min(GRID_COUNT, data.candidates.num_rows)
+    figure = figures.candidates_figure(data.candidates, data.bands, count)
+    return figure, f"Pictures of the {count} candidates with the highest scores, in order of rank"
+
+
+def _rank_curve_figure(data: ReportData) -> Drawn:
+    metrics = data.metrics
+    if metrics is None or metrics.rank_curve is None:
+        return None
+    figure = figures.rank_curve_figure(
+        metrics.rank_curve, metrics.values["ranking_performance"], ranked_name(metrics)
+    )
+    return figure, (
+        f"Tracer rank curve, ranking performance {_number(metrics.values['ranking_performance'])}: fraction of the "
+        f"{ranked_name(metrics)} recovered against the number of cutouts inspected"
+    )
+
+
+def ranked_name(metrics: ScanMetrics) -> str:
+    """What the tracer rank curve recovers."""
+    return "tracers" if metrics.values["n_tracers"] else "labelled lenses"
+
+
+def _roc_figure(data: ReportData) -> Drawn:
+    if data.metrics is None or data.metrics.roc is None:
+        return None
+    alt = f"ROC with a logarithmic false positive rate, area {_number(data.metrics.values['auroc'])}"
+    return figures.roc_figure(data.metrics.roc, data.metrics.values), alt
+
+
+def _score_figure(data: ReportData) -> Drawn:
+    if not data.histogram.all.sum():
+        return None
+    return figures.score_histogram_figure(data.histogram), "Histogram of all scores, with a logarithmic axis"
+
+
+def _pixel_figure(data: ReportData) -> Drawn:
+    if not data.candidates.num_rows or "image" not in data.candidates.column_names:
+        return None
+    images = figures.images_of(data.candidates.slice(0, SAMPLE_COUNT))
+    if data.bundle is None:
+        figure = figures.pixel_histogram_figure(images, data.bands, what="Stored pixels")
+        return figure, "Histogram of the pixels of the best candidates, band by band"
+    planes = [data.bands.index(band) for band in data.bundle.inputs.bands if band in data.bands]
+    bands = tuple(data.bands[i] for i in planes)
+    template = _template(data.bundle)
+    figure = figures.pixel_histogram_figure(_normalized(images[:, planes], data.bundle), bands, template)
+    against = " against the template" if template else ""
+    return figure, f"Histogram of the normalized pixels of the best candidates, band by band{against}"
+
+
+def _normalized(images: np.ndarray, bundle: "Bundle") -> np.ndarray:
+    import torch  # here: the bundle has brought torch along, everything else in this module does without
+
+    return bundle.normalization(torch.from_numpy(images.copy())).numpy()
+
+
+def _template(bundle: "Bundle") -> tuple[np.ndarray, np.ndarray] | None:
+    """Pixel values of a histogram transform's template, and the share of its pixels that has each."""
+    template = getattr(bundle.normalization, "template", None)
+    if template is None:
+        return None
+    return template.values, np.diff(template.quantiles, prepend=0.0)
+
+
+def _status_figure(data: ReportData) -> Drawn:
+    invalid = data.run.get("invalid") or {}
+    if not invalid:
+        return None
+    reasons = ", ".join(f"{count:,} {name}" for name, count in invalid.items())
+    return figures.status_figure(invalid, data.run.get("rows", 0)), f"Cutouts without a score: {reasons}"
+
+
+_FIGURES: Mapping[str, Callable[[ReportData], Drawn]] = {
+    "candidates": _candidates_figure,
+    "rank_curve": _rank_curve_figure,
+    "roc": _roc_figure,
+    "scores": _score_figure,
+    "pixels": _pixel_figure,
+    "invalid": _status_figure,
+}
+
+
+# --- tables ---------------------------------------------------------------------------------------------
+
+
+def _metric_rows(metrics: ScanMetrics | None) -> list[tuple[str, str, str]]:
+    """Name, value and what it was measured on."""
+    if metrics is None:
+        return []
+    values = metrics.values
+    rows = [(name, _number(values[key]), metrics.measured_on[key]) for key, name in _METRIC_NAMES.items()]
+    return [row for row in rows if not (row[0].endswith("without a score") and row[1] == "0")]
+
+
+def _candidate_rows(candidates: pa.Table) -> list[dict[str, Any]]:
+    """The first rows of the table of candidates, ready to be shown."""
+    simple = [field.name for field in candidates.schema if field.name != "image"]
+    rows = candidates.select(simple).slice(0, TABLE_COUNT).to_pylist()
+    positions = [[np.nan if row.get(name) is None else row[name] for row in rows] for name in ("ra", "dec")]
+    texts = sexagesimal(*positions)
+    return [
+        {
+            "rank": row["rank"],
+            "object_id": str(row["object_id"]),
+            "ra": "" if np.isnan(ra) else f"{ra:.6f}",
+            "dec": "" if np.isnan(dec) else f"{dec:+.6f}",
+            "sexagesimal": f"{ra_text} {dec_text}".strip(),
+            "score": f"{row['score']:.5f}",
+            "truth": figures.truth_of(row),
+        }
+        for row, ra, dec, ra_text, dec_text in zip(rows, *positions, *texts, strict=True)
+    ]
+
+
+def _number(value: float | None) -> str:
+    """A number for people: counts with separators, others with four decimals."""
+    if value is None:
+        return "not measurable"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _seconds(value: float) -> str:
+    """A duration for people.
+
+    >>> _seconds(12.34), _seconds(3725)
+    ('12.3 s', '1 h 2 min 5 s')
+    """
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, seconds = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min {seconds} s" if hours else f"{minutes} min {seconds} s"
+
+
+def _command(command: Any) -> str:
+    return command if isinstance(command, str) else shlex.join(str(word) for word in command)
