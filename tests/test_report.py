@@ -50,7 +50,7 @@ def scan_outcome(
     scores[~is_lens & (np.arange(n) % 100 == 0)] = np.nan
     if not scored:
         scores[:] = np.nan
-    columns = {name: is_lens for name in truth}
+    columns = dict.fromkeys(truth, is_lens)
     first = TruthScores()
     first.add(scores, **columns)
     table = pa.table(

@@ -58,7 +58,9 @@ def oracle(survey, bundle):
 
 def test_every_row_is_scored_once_as_by_the_bare_scorer(local_ray, tmp_path, toy_bundle):
     survey = surveys.toy_survey(tmp_path / "survey", 200)
-    result = run_scan(cutouts=survey, bundle=toy_bundle, output=str(tmp_path / "out"), keep=("mag_i",), top=20)
+    result = run_scan(
+        cutouts=survey, bundle=toy_bundle, output=str(tmp_path / "out"), keep=("mag_i",), top=20
+    )
     scores = surveys.scores_of(tmp_path / "out")
     assert scores.column_names[:5] == ["object_id", "ra", "dec", "score", "status"]
     assert "mag_i" in scores.column_names
@@ -207,7 +209,9 @@ class DeadlyScore(stages.ScoreFragment):
 
 
 @pytest.mark.slow
-def test_fragment_that_kills_its_actor_is_given_up_after_three_deaths(local_ray, tmp_path, toy_bundle, monkeypatch):
+def test_fragment_that_kills_its_actor_is_given_up_after_three_deaths(
+    local_ray, tmp_path, toy_bundle, monkeypatch
+):
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(scan, "ScoreFragment", DeadlyScore)
     survey = surveys.toy_survey(tmp_path / "survey", 200)
@@ -254,11 +258,17 @@ def test_duplicates_are_found_across_files_and_buckets(local_ray, tmp_path, toy_
 
     generator = np.random.default_rng(3)
     ids = generator.integers(0, 60, 150)
-    table = surveys.cutouts.make_table(surveys.cutout_format(), [f"id{i}" for i in ids], surveys.toy_images(150))
+    table = surveys.cutouts.make_table(
+        surveys.cutout_format(), [f"id{i}" for i in ids], surveys.toy_images(150)
+    )
     (tmp_path / "survey").mkdir()
     for number in range(3):
-        pq.write_table(table.slice(50 * number, 50), tmp_path / "survey" / f"{number}.parquet", row_group_size=16)
-    plan = plan_scan(ScanConfig(cutouts=str(tmp_path / "survey"), bundle=toy_bundle, output=str(tmp_path / "out")))
+        pq.write_table(
+            table.slice(50 * number, 50), tmp_path / "survey" / f"{number}.parquet", row_group_size=16
+        )
+    plan = plan_scan(
+        ScanConfig(cutouts=str(tmp_path / "survey"), bundle=toy_bundle, output=str(tmp_path / "out"))
+    )
     connect()
     seen, expected = set(), []
     for row, identity in enumerate(ids):
@@ -283,7 +293,18 @@ def slow_survey(tmp_path):
 
 
 def command(survey, bundle, output):
-    return [sys.executable, str(JOB), "--cutouts", survey, "--bundle", bundle, "--output", str(output), "--keep", "mag_i"]
+    return [
+        sys.executable,
+        str(JOB),
+        "--cutouts",
+        survey,
+        "--bundle",
+        bundle,
+        "--output",
+        str(output),
+        "--keep",
+        "mag_i",
+    ]
 
 
 def wait_for_markers(output, count, seconds=120):
@@ -331,7 +352,11 @@ def test_killed_actor_costs_no_row(slow_survey, tmp_path, monkeypatch):
     subprocess.run(command(survey, bundle, tmp_path / "whole"), check=True)
     driver = subprocess.Popen(command(survey, bundle, tmp_path / "wounded"))
     wait_for_markers(tmp_path / "wounded", 2)
-    actors = [p for p in psutil.process_iter() if "ray::MapWorker" in p.name() or "MapWorker" in " ".join(p.cmdline())]
+    actors = [
+        p
+        for p in psutil.process_iter()
+        if "ray::MapWorker" in p.name() or "MapWorker" in " ".join(p.cmdline())
+    ]
     assert actors
     actors[0].kill()
     assert driver.wait() == 0

@@ -44,11 +44,15 @@ def test_convolution_conserves_flux():
     torch.testing.assert_close(convolve_valid(image, kernels()).sum((1, 2)), image.sum((1, 2)))
 
 
-@pytest.mark.parametrize("make", [lambda w: kernels((w,), 40)[0], lambda w: gaussian_kernels(torch.tensor([w]).double(), 0.168, 40)[0]])
+@pytest.mark.parametrize(
+    "make",
+    [lambda w: kernels((w,), 40)[0], lambda w: gaussian_kernels(torch.tensor([w]).double(), 0.168, 40)[0]],
+)
 def test_a_kernel_falls_to_half_of_its_peak_at_half_its_fwhm(make):
     width = 1.68  # ten pixels, so that pixels hardly smooth it
     row = make(width)[40].numpy()
-    assert row.sum() < 1 and make(width).sum() == pytest.approx(1.0)
+    assert row.sum() < 1
+    assert make(width).sum() == pytest.approx(1.0)
     assert np.interp(5.0, np.arange(41), row[40:] / row[40]) == pytest.approx(0.5, abs=0.01)
 
 
@@ -85,7 +89,9 @@ def test_the_gaussian_noise_has_the_moments_of_counted_photons_plus_sky():
     ours = flux + noise_sigma(flux, torch.tensor([sky]), gain) * torch.randn(flux.shape, generator=generator)
     assert ours.std() == pytest.approx(float(exact.std()), rel=0.01)
     quantiles = torch.tensor([0.001, 0.1, 0.9, 0.999])
-    torch.testing.assert_close(ours.flatten().quantile(quantiles), exact.flatten().quantile(quantiles), atol=6e-3, rtol=0)
+    torch.testing.assert_close(
+        ours.flatten().quantile(quantiles), exact.flatten().quantile(quantiles), atol=6e-3, rtol=0
+    )
 
 
 def test_a_star_has_its_flux_a_moffat_core_and_four_spikes():

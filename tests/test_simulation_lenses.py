@@ -32,7 +32,15 @@ def sersic(x, y, q, angle, radius, index):
 
 
 def deflector(radius=1.5, q=0.7, angle=0.3, g1=0.0, g2=0.0, x=0.0, y=0.0):
-    values = {"x": x, "y": y, "einstein_radius": radius, "axis_ratio": q, "angle": angle, "gamma1": g1, "gamma2": g2}
+    values = {
+        "x": x,
+        "y": y,
+        "einstein_radius": radius,
+        "axis_ratio": q,
+        "angle": angle,
+        "gamma1": g1,
+        "gamma2": g2,
+    }
     return Deflectors(**{name: tensor(value) for name, value in values.items()})
 
 
@@ -66,7 +74,15 @@ def test_a_lensed_source_agrees_with_lenstronomy():
     shear = {"gamma1": 0.04, "gamma2": -0.03, "ra_0": 0.1, "dec_0": 0.05}
     beta = LensModel(["SIE", "SHEAR"]).ray_shooting(x, y, [sie, shear])
     e1, e2 = phi_q2_ellipticity(0.5, 0.6)
-    light = {"amp": 1.0, "R_sersic": 0.4, "n_sersic": 1.0, "e1": e1, "e2": e2, "center_x": 0.25, "center_y": -0.05}
+    light = {
+        "amp": 1.0,
+        "R_sersic": 0.4,
+        "n_sersic": 1.0,
+        "e1": e1,
+        "e2": e2,
+        "center_x": 0.25,
+        "center_y": -0.05,
+    }
     theirs = LightModel(["SERSIC_ELLIPSE"]).surface_brightness(*beta, [light])
     theirs = theirs.reshape(65, upsampling, 65, upsampling).mean((1, 3))
     theirs *= ours.sum() / theirs.sum()
@@ -109,7 +125,8 @@ def test_lensing_adds_light_and_only_to_the_bands_of_the_source():
 def test_a_psf_of_ones_own_blurs_more_when_wider():
     p = parameters()
     narrow, wide = (
-        render_lenses(dataclasses.replace(p, psf_fwhm_arcsec=torch.full((1, 3), w).double()), HSC_WIDE) for w in (0.5, 1.2)
+        render_lenses(dataclasses.replace(p, psf_fwhm_arcsec=torch.full((1, 3), w).double()), HSC_WIDE)
+        for w in (0.5, 1.2)
     )
     assert narrow.amax() > 1.5 * wide.amax()
     torch.testing.assert_close(narrow.sum((2, 3)), wide.sum((2, 3)), rtol=0.02, atol=0)

@@ -37,9 +37,19 @@ def lenstronomy_image(grid, radius, index, x, y, q, angle, upsampling, window):
     # lenstronomy approximates b_n: another radius makes its profile the exact one
     radius_theirs = radius * (Sersic().k_bn(index, 1.0)[1] / b) ** index
     step = grid.pixel_scale / upsampling
-    axis = np.concatenate([(np.arange(upsampling) + 0.5) * step + (k - 32) * grid.pixel_scale for k in range(*window)])
+    axis = np.concatenate(
+        [(np.arange(upsampling) + 0.5) * step + (k - 32) * grid.pixel_scale for k in range(*window)]
+    )
     e1, e2 = phi_q2_ellipticity(angle, q)
-    arguments = {"amp": 1.0, "R_sersic": radius_theirs, "n_sersic": index, "e1": e1, "e2": e2, "center_x": x, "center_y": y}
+    arguments = {
+        "amp": 1.0,
+        "R_sersic": radius_theirs,
+        "n_sersic": index,
+        "e1": e1,
+        "e2": e2,
+        "center_x": x,
+        "center_y": y,
+    }
     xx, yy = np.meshgrid(axis, axis)
     surface = LightModel(["SERSIC_ELLIPSE"]).surface_brightness(xx.ravel(), yy.ravel(), [arguments])
     # amp is the brightness at their radius; ours follows from the flux
@@ -66,7 +76,9 @@ def test_the_whole_flux_of_a_profile_is_one_whatever_its_shape(index):
     for q in (1.0, 0.5):
         flux = float(sersic_images(grid, ellipse(0.1, 0.05, q), tensor(0.5), tensor(index)).sum())
         b = float(sersic_b(tensor(index))[0])
-        inside = scipy.special.gammainc(2 * index, b * (33.6 / 0.5) ** (1 / index))  # light of the frame's circle
+        inside = scipy.special.gammainc(
+            2 * index, b * (33.6 / 0.5) ** (1 / index)
+        )  # light of the frame's circle
         assert flux == pytest.approx(inside, abs=1e-3)
 
 

@@ -37,7 +37,9 @@ def test_sie_deflection_agrees_with_lenstronomy(q, angle):
 def test_sie_of_axis_ratio_near_one_is_the_singular_isothermal_sphere(q, dtype):
     x, y = POINTS
     expected = 1.4 * np.stack([x, y]) / np.hypot(x, y)
-    np.testing.assert_allclose(deflect(1.4, q, 0.3, x, y, dtype), expected, atol=2e-4 if q < 1 - 1e-6 else 2e-6)
+    np.testing.assert_allclose(
+        deflect(1.4, q, 0.3, x, y, dtype), expected, atol=2e-4 if q < 1 - 1e-6 else 2e-6
+    )
 
 
 def test_deflection_at_the_centre_is_zero_and_finite():
@@ -66,7 +68,9 @@ def test_shear_deflection_agrees_with_lenstronomy():
 def test_images_that_lenstronomy_solves_for_map_back_to_the_source():
     model, arguments = lenstronomy_sie(1.4, 0.7, 0.5)
     source = np.array([0.08, 0.05])
-    x, y = LensEquationSolver(model).image_position_from_source(*source, arguments, min_distance=0.02, search_window=6)
+    x, y = LensEquationSolver(model).image_position_from_source(
+        *source, arguments, min_distance=0.02, search_window=6
+    )
     assert len(x) == 4
     beta = np.stack([x, y]) - deflect(1.4, 0.7, 0.5, x, y)
     np.testing.assert_allclose(beta, np.broadcast_to(source[:, None], beta.shape), atol=1e-6)

@@ -88,7 +88,9 @@ def test_noise_area_is_the_inverse_of_the_integral_of_the_squared_psf():
     r = np.linspace(0.0, 60.0, 600_001)
     profile = (1 + (r / moffat_alpha(fwhm, beta)) ** 2) ** -beta
     flux = np.trapezoid(2 * np.pi * r * profile, r)
-    assert np.trapezoid(2 * np.pi * r * (profile / flux) ** 2, r) == pytest.approx(1 / noise_area(fwhm, beta), rel=1e-4)
+    assert np.trapezoid(2 * np.pi * r * (profile / flux) ** 2, r) == pytest.approx(
+        1 / noise_area(fwhm, beta), rel=1e-4
+    )
 
 
 def test_one_magnitude_deeper_is_less_noise_by_a_factor_of_two_and_a_half():

@@ -18,8 +18,8 @@ NAN_COLOUR = (92, 40, 92)
 
 # The faintest intensity (in noise) that may be shown white: pure noise stays dark.
 MIN_WHITE_SIGMA = 25.0
-SOFTENING_SIGMA = 4.0
-DARK_SIGMA = -0.5
+SOFTENING_SIGMA = 1.5
+DARK_SIGMA = -0.25
 WHITE_PERCENTILE = 99.8
 # Red bands are the noisier ones, so that in units of noise a red galaxy is less red than it is.
 RED_GAIN = 1.2
@@ -159,7 +159,10 @@ def _lupton(planes: list[NDArray[np.float64]]) -> RGB:
     if not np.ptp(intensity):
         return np.zeros((*intensity.shape, 3), np.uint8)
     white = max(float(np.percentile(intensity, WHITE_PERCENTILE)), MIN_WHITE_SIGMA)
+    brightest = float(np.percentile(np.maximum(np.maximum(red, green), blue), WHITE_PERCENTILE))
+    # A coloured galaxy fills its brightest channel before its mean is white, and would show a flat core.
+    excess = np.clip(brightest / white, 1.0, 3.0)
     # astropy's stretch is 0.1 asinh(Q I / stretch) / asinh(0.1 Q). With stretch = Q · softening it is linear up
-    # to the softening, and this Q makes it 1 at the intensity `white`.
-    q = 10 * np.sinh(0.1 * np.arcsinh(white / SOFTENING_SIGMA))
+    # to the softening, and this Q makes it 1 / excess at the intensity `white`.
+    q = 10 * np.sinh(0.1 * excess * np.arcsinh(white / SOFTENING_SIGMA))
     return make_lupton_rgb(red, green, blue, minimum=DARK_SIGMA, stretch=q * SOFTENING_SIGMA, Q=q)

@@ -51,6 +51,29 @@ _STYLE: dict[Any, Any] = {
 
 _Arguments = ParamSpec("_Arguments")
 _thousands = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@FuncFormatter
+def _powers(value: float, _: int | None) -> str:
+    """Powers of ten as text: mathematical markup is off, since titles hold names from outside."""
+    exponent = f"{np.log10(value):.0f}".translate(_SUPERSCRIPTS) if value > 0 else ""
+    return f"10{exponent}" if exponent else ""
+
+
+def number(value: float | None) -> str:
+    """A number for people: counts with separators, others with four decimals, more near 0 and 1.
+
+    >>> number(19801), number(0.98765), number(0.999987), number(1.0), number(0.000102), number(None)
+    ('19,801', '0.9877', '0.999987', '1.0000', '0.0001020', 'not measurable')
+    """
+    if value is None:
+        return "not measurable"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if 0 < abs(value) < 0.001:
+        return f"{value:#.4g}"
+    return f"{value:.6f}" if 0.99995 <= value < 1 else f"{value:.4f}"
 
 
 def _styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
@@ -87,54 +110,40 @@ def rank_curve_figure(curve: RankCurve, performance: float | None, name: str = "
     """
     figure = Figure(figsize=(8.2, 3.7), layout="constrained")
     whole, top = figure.subplots(1, 2, sharey=True)
-    depth = np.concatenate([[0], curve.depth, [curve.n]])
-    recall = np.concatenate([[0], curve.recall, [1]])
-    perfect = curve.n_tracers
-    shares = np.linspace(0, 1, 200)
-    whole.fill_between(
-        [0, perfect / curve.n, 1], [0, 1, 1], [0, perfect / curve.n, 1], color=BLUE, alpha=0.10, lw=0
-    )
+    depth, recall = _drawn_curve(curve)
+    shares, perfect = np.linspace(0, 1, 400), [0, curve.n_tracers / curve.n, 1]
+    whole.fill_between(perfect, [0, 1, 1], perfect, color=BLUE, alpha=0.10, lw=0)
     whole.fill_between(
         shares, np.interp(shares, depth / curve.n, recall), shares, color=BLUE, alpha=0.18, lw=0
     )
-    _curve_and_limits(whole, depth / curve.n, recall, shares, perfect / curve.n)
+    _curve_and_limits(whole, curve, np.linspace(0, curve.n, 400), unit=curve.n)
     whole.set(
         xlim=(-0.01, 1), ylim=(0, 1.02), xlabel="Fraction of the list inspected", ylabel=f"Recovered {name}"
     )
     whole.xaxis.set_major_formatter(PercentFormatter(1))
     whole.yaxis.set_major_formatter(PercentFormatter(1))
     whole.legend(loc="lower right")
-    counts = np.geomspace(1, curve.n, 200)
-    _curve_and_limits(top, np.maximum(depth, 0.8), recall, counts, perfect, counts / curve.n)
-    top.set(xscale="log", xlim=(0.8, curve.n), xlabel="Cutouts inspected (logarithmic)")
+    _curve_and_limits(top, curve, np.geomspace(0.8, max(curve.n, 2), 400), unit=1)
+    top.set(xscale="log", xlim=(0.8, max(curve.n, 2)), xlabel="Cutouts inspected (logarithmic)")
     top.xaxis.set_major_formatter(_thousands)
-    score = "not measurable" if performance is None else f"{performance:.4f}"
-    whole.set_title(f"Ranking performance {score}")
+    whole.set_title(f"Ranking performance {number(performance)}")
     top.set_title(_half_recovered(curve, name))
     return figure
 
 
-def _curve_and_limits(
-    axes: Axes,
-    depth: np.ndarray,
-    recall: np.ndarray,
-    shares: np.ndarray,
-    perfect: float,
-    diagonal: np.ndarray | None = None,
-) -> None:
-    axes.plot(
-        shares,
-        shares if diagonal is None else diagonal,
-        "--",
-        color=VERMILION,
-        lw=1.3,
-        label="no discrimination",
-    )
-    limit = np.linspace(0, perfect, 50)
-    axes.plot(
-        [*limit, shares[-1]], [*(limit / perfect), 1], ":", color=GREY, lw=1.5, label="perfect classifier"
-    )
-    axes.step(depth, recall, where="post", color=INK, label="this scan")
+def _drawn_curve(curve: RankCurve) -> tuple[np.ndarray, np.ndarray]:
+    """Depth and recall from nothing inspected to the end of the list."""
+    return np.concatenate([[0], curve.depth, [curve.n]]), np.concatenate([[0], curve.recall, [1]])
+
+
+def _curve_and_limits(axes: Axes, curve: RankCurve, depths: np.ndarray, unit: int) -> None:
+    """The curve, the perfect one and that of a random order; depths are drawn in units of `unit` cutouts."""
+    depth, recall = _drawn_curve(curve)
+    depths = np.union1d(depths, [curve.n_tracers])
+    axes.plot(depths / unit, depths / curve.n, "--", color=VERMILION, lw=1.3, label="no discrimination")
+    best = np.minimum(depths / curve.n_tracers, 1)
+    axes.plot(depths / unit, best, ":", color=GREY, lw=1.5, label="perfect classifier")
+    axes.step(depth / unit, recall, where="post", color=INK, label="this scan")
 
 
 def _half_recovered(curve: RankCurve, name: str) -> str:
@@ -156,14 +165,9 @@ def roc_figure(roc: RocCurve, values: Mapping[str, Any]) -> Figure:
     axes = figure.subplots()
     single, left = 1 / roc.n_negatives, 0.3 / roc.n_negatives
     axes.axvspan(left, single, color="#f1f3f5", lw=0)
+    middle = np.sqrt(left * single)
     axes.text(
-        np.sqrt(left * single),
-        0.5,
-        "below one\nfalse positive",
-        ha="center",
-        va="center",
-        color=GREY,
-        fontsize=8,
+        middle, 0.4, "below one false positive", ha="center", va="center", rotation=90, color=GREY, fontsize=8
     )
     rates = np.geomspace(single, 1, 200)
     axes.plot(rates, rates, "--", color=VERMILION, lw=1.3, label="no discrimination")
@@ -182,9 +186,10 @@ def roc_figure(roc: RocCurve, values: Mapping[str, Any]) -> Figure:
         axes.plot([10 * single], [values["tpr10"]], "s", color=ORANGE, ms=7, label=label)
     axes.set(xscale="log", xlim=(left, 1), ylim=(0, 1.02))
     axes.set(xlabel="False positive rate (logarithmic)", ylabel="True positive rate")
+    axes.xaxis.set_major_formatter(_powers)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    axes.set_title(f"AUROC {values['auroc']:.4f}, against {roc.n_negatives:,} negatives")
+    axes.set_title(f"AUROC {number(values['auroc'])}, against {roc.n_negatives:,} negatives")
     return figure
 
 
@@ -242,6 +247,7 @@ def pixel_histogram_figure(
         share = np.histogram(np.clip(template[0], low, high), edges, weights=template[1])[0]
         axes.stairs(share, edges, color=INK, lw=1.6, ls="--", label="template", baseline=None)
     axes.set(yscale="log", xlim=(low, high), xlabel="Pixel value", ylabel="Share of the pixels")
+    axes.yaxis.set_major_formatter(_powers)
     axes.legend(loc="upper right")
     axes.set_title(f"{what} of {len(images_NCHW):,} cutouts" + (" and the template" if template else ""))
     return figure

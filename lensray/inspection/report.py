@@ -109,7 +109,7 @@ def write_report(url: str, data: ReportData) -> str:
 def render(data: ReportData, drawn: Mapping[str, ReportFigure]) -> str:
     """The report's HTML. Every text that comes from outside is escaped."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
-    environment.filters.update(number=_number, seconds=_seconds)
+    environment.filters.update(number=figures.number, seconds=_seconds)
     template = environment.from_string(
         resources.files("lensray.inspection").joinpath("report.html").read_text("utf-8")
     )
@@ -120,6 +120,7 @@ def render(data: ReportData, drawn: Mapping[str, ReportFigure]) -> str:
         metrics=data.metrics,
         metric_rows=_metric_rows(data.metrics),
         figures=drawn,
+        normalized=data.bundle is not None,
         candidates=_candidate_rows(data.candidates),
         candidate_count=data.candidates.num_rows,
         command=_command(data.run.get("command", "")),
@@ -159,7 +160,7 @@ def _rank_curve_figure(data: ReportData) -> Drawn:
         metrics.rank_curve, metrics.values["ranking_performance"], ranked_name(metrics)
     )
     return figure, (
-        f"Tracer rank curve, ranking performance {_number(metrics.values['ranking_performance'])}: fraction of the "
+        f"Tracer rank curve, ranking performance {figures.number(metrics.values['ranking_performance'])}: fraction of the "
         f"{ranked_name(metrics)} recovered against the number of cutouts inspected"
     )
 
@@ -172,7 +173,7 @@ def ranked_name(metrics: ScanMetrics) -> str:
 def _roc_figure(data: ReportData) -> Drawn:
     if data.metrics is None or data.metrics.roc is None:
         return None
-    alt = f"ROC with a logarithmic false positive rate, area {_number(data.metrics.values['auroc'])}"
+    alt = f"ROC with a logarithmic false positive rate, area {figures.number(data.metrics.values['auroc'])}"
     return figures.roc_figure(data.metrics.roc, data.metrics.values), alt
 
 
@@ -237,7 +238,9 @@ def _metric_rows(metrics: ScanMetrics | None) -> list[tuple[str, str, str]]:
     if metrics is None:
         return []
     values = metrics.values
-    rows = [(name, _number(values[key]), metrics.measured_on[key]) for key, name in _METRIC_NAMES.items()]
+    rows = [
+        (name, figures.number(values[key]), metrics.measured_on[key]) for key, name in _METRIC_NAMES.items()
+    ]
     return [row for row in rows if not (row[0].endswith("without a score") and row[1] == "0")]
 
 
@@ -259,13 +262,6 @@ def _candidate_rows(candidates: pa.Table) -> list[dict[str, Any]]:
         }
         for row, ra, dec, ra_text, dec_text in zip(rows, *positions, *texts, strict=True)
     ]
-
-
-def _number(value: float | None) -> str:
-    """A number for people: counts with separators, others with four decimals."""
-    if value is None:
-        return "not measurable"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def _seconds(value: float) -> str:

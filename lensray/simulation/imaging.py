@@ -124,7 +124,7 @@ def star_images(
 def photon_noise(images: Tensor, gain: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Count photons exactly: Poisson draws of ``images · gain`` electrons, back in image units.
 
-    Negative pixels count no photon. `gain` has shape (bands,). Six times slower than the Gaussian
+    Negative pixels count no photon. `gain` has shape (bands,). Many times slower than the Gaussian
     approximation, which `noise_sigma` makes and the simulator uses: there the sky's own electrons
     (hundreds to tens of thousands a pixel in every survey of `lensray.survey`) make the counts large.
     """

@@ -89,7 +89,7 @@ def margin_pixels(survey: Survey, size: int) -> int:
     """Pixels rendered around a cutout, and half-side of the PSF kernels.
 
     At least 8 and 2.5 FWHM of the widest PSF, and such that the frame's side has no factor above 5: a frame of
-    86 = 2 · 43 pixels takes the FFT three times as long as one of 90.
+    86 = 2 · 43 pixels takes the FFT four times as long as one of 90.
     """
     margin = max(8, math.ceil(2.5 * max(survey.psf_fwhm_arcsec) / survey.pixel_scale_arcsec))
     while scipy.fft.next_fast_len(size + 2 * margin, real=True) != size + 2 * margin:

@@ -33,7 +33,9 @@ MIXTURE: dict[str, float] = {
 UNIFORMS = 160
 """Uniform numbers an object: more than any kind draws."""
 ARC_LIGHT_MAG = 0.25
-"""What lens galaxies are fainter than ellipticals, so that with their arcs both kinds are equally bright."""
+"""What lens galaxies are fainter than ellipticals, so that with their arcs both kinds are about equally bright:
+the total flux of HSC cutouts tells them apart with an AUROC of 0.61 (0.66 without). In shallow surveys arcs must
+be brighter to be seen, and it is 0.70 in DES."""
 SEEING: tuple[float, ...] = tuple(float(10 ** (0.01 * k)) for k in range(-8, 9))
 """PSF widths over the survey's median, between which cutouts differ: few, so that each is transformed once."""
 SEEING_SCATTER = 0.035

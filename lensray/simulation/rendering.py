@@ -23,7 +23,7 @@ from lensray.survey import Survey
 MICRO_BATCH = 128
 """Objects rendered at once: larger batches spend their time in page faults of the allocator."""
 FFT_BATCH = 8
-"""Objects transformed at once: 24 planes of 88 × 88 take 16 µs each, 192 planes 33 µs or more."""
+"""Objects transformed at once: 24 planes of 90 × 90 take 42 µs each there and back, 192 planes 53 µs."""
 ARC_SNR = 80.0
 """Least signal-to-noise ratio of an arc, in the band where it is best."""
 FOREGROUND_RESIDUAL = 0.1

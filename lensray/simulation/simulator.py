@@ -1,8 +1,9 @@
 """Draw, render and observe: simulated cutouts by index.
 
 Cutout ``index`` of a seed is always the same, whatever else is simulated with it: its parameters come from
-``SeedSequence([seed, index])`` and its noise from a second stream of the same, both on the CPU, so that a
-GPU makes the same survey up to the rounding of its arithmetic (about 1e-5 of a pixel's value).
+``SeedSequence([seed, index])`` and its noise from a second stream of the same, both drawn on the CPU, also
+where a GPU renders. Parameters of the draw are the same to the bit; pixels are up to rounding, 1e-6 of the
+brightest pixel, since the vector units round a batch's last elements differently from the others.
 """
 
 from dataclasses import dataclass
