@@ -133,7 +133,9 @@ def write_candidates(candidates: pa.Table, url: str) -> None:
         pq.write_table(candidates, file, **parquet.options(candidates.schema))
     simple = [field.name for field in candidates.schema if _fits_csv(field.type)]
     with storage.atomic_output(storage.join(url, "candidates.csv")) as file:
-        pacsv.write_csv(candidates.select(simple), file, pacsv.WriteOptions(quoting_style="needed"))
+        pacsv.write_csv(
+            candidates.select(simple), file, pacsv.WriteOptions(quoting_style="needed", quoting_header="none")
+        )
 
 
 def _fits_csv(kind: pa.DataType) -> bool:

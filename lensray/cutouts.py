@@ -33,6 +33,7 @@ __all__ = [
     "align_table",
     "check_pixels",
     "cutout_schema",
+    "existing_files",
     "fit_cutouts",
     "images_of",
     "make_table",
@@ -145,7 +146,7 @@ def write_survey(
         If there are Parquet files in the folder and `append` is false, if they are of another format, or
         if there is no row.
     """
-    existing = _existing_files(url)
+    existing = existing_files(url)
     if existing and not append:
         raise InputError(f"{url} holds Parquet files already ({existing[0]}); choose another --output")
     if existing:
@@ -158,7 +159,7 @@ def write_survey(
     )
 
 
-def _existing_files(url: str) -> list[str]:
+def existing_files(url: str) -> list[str]:
     """Names of the Parquet files in a folder that need not exist."""
     if not storage.exists(url):
         return []

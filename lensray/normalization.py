@@ -172,7 +172,7 @@ def dim_galaxy_template(size: int = 100, seed: int = 0) -> Template:
     """A stand-in for LensFlow's template, whose image was not published.
 
     The image is a dim exponential galaxy of peak 0.3 and scale length ``size / 20`` pixels on a sky of mean 0.02 and
-    standard deviation 0.01; its adjusted values fill [0, 1], and half of them lie between 0.4 and 0.5. A network
+    standard deviation 0.01; its adjusted values fill [0, 1], and half of them lie between 0.35 and 0.55. A network
     must be scanned with the template that it was trained with, so a bundle stores its own.
     """
     y, x = np.mgrid[:size, :size] - (size - 1) / 2

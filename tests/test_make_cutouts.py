@@ -18,7 +18,8 @@ from PIL import Image
 
 from lensray.cutouts import CutoutFormat, check_pixels, images_of, read_format
 from lensray.errors import InputError
-from lensray.extraction.stamps import StampsConfig, make_survey
+from lensray.extraction.config import MakeCutoutsConfig
+from lensray.extraction.stamps import make_survey
 from lensray.io import storage
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +67,7 @@ def make(
     patterns = (pattern,) if isinstance(pattern, str) else pattern
     output = str(tmp_path / "survey")
     stamps = tuple(p if "://" in p else str(tmp_path / p) for p in patterns)
-    make_survey(StampsConfig(stamps=stamps, output=output, **{"input_pixel_scale": 0.2, **options}))
+    make_survey(MakeCutoutsConfig(stamps=stamps, output=output, **{"input_pixel_scale": 0.2, **options}))
     return read_survey(output)
 
 
@@ -232,7 +233,7 @@ def test_stamps_that_cannot_be_read_are_rows_without_an_image(tmp_path: Path):
     (tmp_path / "a.fits").write_bytes((tmp_path / "b.fits").read_bytes()[:2900])
     (tmp_path / "c.fits").write_bytes(b"no image")
     summary = make_survey(
-        StampsConfig(
+        MakeCutoutsConfig(
             stamps=(str(tmp_path / "*.fits"),),
             output=str(tmp_path / "s"),
             bands=("i",),
@@ -301,7 +302,7 @@ def test_surveys_go_from_s3_to_s3(s3_url: str, tmp_path: Path):
             storage.write_bytes(
                 storage.join(s3_url, "in", f"{i}_{band}.fits"), (tmp_path / f"{i}_{band}.fits").read_bytes()
             )
-    config = StampsConfig(
+    config = MakeCutoutsConfig(
         stamps=(storage.join(s3_url, "in", "*_{band}.fits"),),
         output=storage.join(s3_url, "out"),
         bands=tuple("gri"),
@@ -333,7 +334,7 @@ def test_bad_input_is_answered_and_leaves_nothing(tmp_path: Path, options: dict,
     stamps = tuple(str(tmp_path / p) for p in options.pop("stamps", ("a.fits",)))
     output = tmp_path / "survey"
     with pytest.raises(InputError, match=words) as error:
-        make_survey(StampsConfig(stamps=stamps, output=str(output), **options))
+        make_survey(MakeCutoutsConfig(stamps=stamps, output=str(output), **options))
     assert "\n" not in str(error.value)
     assert not output.exists() or list(output.iterdir()) == []
 
@@ -349,7 +350,7 @@ def test_bad_input_is_answered_and_leaves_nothing(tmp_path: Path, options: dict,
 )
 def test_options_that_contradict_are_answered(options: dict, words: str):
     with pytest.raises(InputError, match=words):
-        StampsConfig(stamps=("x",), output="y", **options)
+        MakeCutoutsConfig(stamps=("x",), output="y", **options)
 
 
 def run_job(*words: str) -> subprocess.CompletedProcess:

@@ -1,5 +1,8 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -248,6 +251,34 @@ def test_report_without_images_lists_the_candidates_all_the_same():
     page = page_of(bare)
     assert "The candidates have no images." in page.words
     assert "HSC J" in page.words
+
+
+def model(normalization: Any, bands: tuple[str, ...]) -> Any:
+    return SimpleNamespace(normalization=normalization, inputs=SimpleNamespace(bands=bands))
+
+
+def test_pixels_are_shown_as_the_network_gets_them(monkeypatch):
+    from lensray.normalization import HistogramTransform, Template
+
+    template = Template(quantiles=np.array([0.5, 0.75, 1.0]), values=np.array([0.0, 0.3, 0.8]))
+    data = scan_outcome(n=200, lenses=10)
+    data = replace(data, bundle=model(HistogramTransform(template=template), ("r", "i")))
+    shown = []
+    plain = figures.pixel_histogram_figure
+    monkeypatch.setattr(
+        figures, "pixel_histogram_figure", lambda *given: shown.append(given) or plain(*given)
+    )
+    page = page_of(data)
+    (images, bands, drawn_template), *_ = shown
+    assert bands == ("r", "i")
+    assert images.shape == (60, 2, 48, 48)
+    # Away from the template's corners, a quarter of the pixels lies in its upper quarter.
+    assert images.min() >= 0
+    assert images.max() == pytest.approx(0.8, abs=1e-6)
+    assert (images > 0.3).mean() == pytest.approx(0.25, abs=0.01)
+    np.testing.assert_allclose(drawn_template[0], [0, 0.3, 0.8])
+    np.testing.assert_allclose(drawn_template[1], [0.5, 0.25, 0.25])
+    assert "as the network gets them" in page.words
 
 
 def test_figures_lie_beside_the_report_as_they_are_in_it(tmp_path, data):

@@ -5,9 +5,7 @@ the same reason.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +19,8 @@ from lensray.cutouts import (
     write_survey,
 )
 from lensray.errors import InputError
+from lensray.extraction.config import MadeSurvey, MakeCutoutsConfig
+from lensray.extraction.object_ids import refuse_known_ids
 from lensray.extraction.stamp_files import Layout, Stamp, find_stamps, read_stamps
 from lensray.survey import SURVEYS
 
@@ -28,76 +28,10 @@ BATCH_BYTES = 16 << 20
 SAME_SCALE = 0.01
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StampsConfig:
-    """Turn stamps (FITS, HDF5, JPEG or PNG files) into a cutout survey."""
-
-    stamps: tuple[str, ...]
-    """Files, as quoted patterns ('DIR/*.fits.gz'), local or s3://; {band} in a pattern: one file a band."""
-    output: str
-    """Folder of the survey that is written, local or s3://."""
-    bands: tuple[str, ...] = ()
-    """Names of all planes of the input, in order (default: the bands of --survey)."""
-    keep_bands: tuple[str, ...] = ()
-    """Bands that go into the survey, in this order (default: all)."""
-    hdus: tuple[str, ...] = ()
-    """FITS HDUs (names or numbers) that hold one band each, in the order of --bands."""
-    each_hdu: bool = False
-    """Every image HDU of a FITS file is an object of its own."""
-    stack: bool = False
-    """The first axis of each image counts objects (objects × height × width, or × bands × height × width)."""
-    dataset: str | None = None
-    """Dataset of HDF5 files, such as image_data."""
-    size: int | None = None
-    """Crop or pad to this many pixels a side, about the centre (needed where sizes differ)."""
-    pixel_scale: float | None = None
-    """Resample to this pixel scale, in arcsec."""
-    input_pixel_scale: float | None = None
-    """Pixel scale of the stamps in arcsec (default: their WCS, else that of --survey)."""
-    survey: str = "unknown"
-    """Name of the survey, such as hsc_wide or des."""
-    label: Literal["lens", "non-lens"] | None = None
-    """What the stamps show (default: not known)."""
-    tracer: bool = False
-    """The stamps are tracers: known lenses that the ranking is judged by."""
-    id_prefix: str = ""
-    """Put before the object ids, which are made of file names and numbers."""
-    append: bool = False
-    """Add to the survey in --output instead of refusing to."""
-
-    def __post_init__(self) -> None:
-        if self.each_hdu and (self.hdus or self.stack):
-            raise InputError("--each-hdu goes with neither --hdus nor --stack; choose one")
-        if self.hdus and self.bands and len(self.hdus) != len(self.bands):
-            raise InputError(
-                f"--hdus names {len(self.hdus)} HDUs but --bands {len(self.bands)} bands; name one a band"
-            )
-        for name in ("size", "pixel_scale", "input_pixel_scale"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"--{name.replace('_', '-')} is {value}; it must be positive")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StampsSummary:
-    """What became of the stamps."""
-
-    format: CutoutFormat
-    """Format of the survey."""
-    rows: int
-    """Rows written."""
-    unreadable: int
-    """How many of them have a null image."""
-    first_problem: str | None
-    """Which stamp was the first of these, and why."""
-    pixel_scale_known: bool
-    """False where neither headers nor options tell it; a scan then asks for it."""
-
-
 class _Target:
     """The format that all stamps are brought to, fixed by the options and the first readable stamp."""
 
-    def __init__(self, config: StampsConfig, first: Stamp) -> None:
+    def __init__(self, config: MakeCutoutsConfig, first: Stamp) -> None:
         assert first.planes is not None
         self.config = config
         self.input_bands = _band_names(config, len(first.planes))
@@ -165,7 +99,7 @@ class _Target:
         return scale if wanted is not None else self.format.pixel_scale_arcsec
 
 
-def _band_names(config: StampsConfig, planes: int) -> tuple[str, ...]:
+def _band_names(config: MakeCutoutsConfig, planes: int) -> tuple[str, ...]:
     known = SURVEYS.get(config.survey)
     of_survey = known.bands if known and len(known.bands) == planes else ()
     names = config.bands or of_survey or tuple(f"band_{i + 1}" for i in range(planes))
@@ -175,7 +109,7 @@ def _band_names(config: StampsConfig, planes: int) -> tuple[str, ...]:
     return names
 
 
-def _size(config: StampsConfig, planes: np.ndarray, scale: float | None) -> tuple[int, int]:
+def _size(config: MakeCutoutsConfig, planes: np.ndarray, scale: float | None) -> tuple[int, int]:
     """Height and width of the survey's cutouts; without --size the field of view stays that of the first."""
     if config.size is not None:
         return config.size, config.size
@@ -183,13 +117,14 @@ def _size(config: StampsConfig, planes: np.ndarray, scale: float | None) -> tupl
     return max(1, round(planes.shape[1] * zoom)), max(1, round(planes.shape[2] * zoom))
 
 
-def make_survey(config: StampsConfig) -> StampsSummary:
+def make_survey(config: MakeCutoutsConfig) -> MadeSurvey:
     """Write the stamps' survey; nothing is left if it fails.
 
     Raises
     ------
     InputError
-        If there are no stamps, none can be read, or they do not fit together.
+        If there are no stamps, none can be read, they do not fit together, or an object id is in the survey
+        that they are added to.
     """
     layout = Layout(
         bands=config.bands,
@@ -204,8 +139,10 @@ def make_survey(config: StampsConfig) -> StampsSummary:
     target = _Target(config, first)
     problems: list[str] = []
     tables = _tables(chain(waiting, [first], stamps), target, problems)
+    if config.append:
+        tables = refuse_known_ids(tables, config.output)
     rows = write_survey(tables, config.output, target.format, append=config.append)
-    return StampsSummary(
+    return MadeSurvey(
         format=target.format,
         rows=rows,
         unreadable=len(problems),

@@ -7,6 +7,7 @@ sky, so that the background is grey and images of any flux unit can be shown.
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,10 @@ NAN_COLOUR = (92, 40, 92)
 
 # The faintest intensity (in noise) that may be shown white: pure noise stays dark.
 MIN_WHITE_SIGMA = 25.0
-SOFTENING_SIGMA = 1.5
+SOFTENING_SIGMA = 2.0
 DARK_SIGMA = -0.25
 WHITE_PERCENTILE = 99.8
+MAX_EXCESS = 1.6
 # Red bands are the noisier ones, so that in units of noise a red galaxy is less red than it is.
 RED_GAIN = 1.2
 
@@ -161,8 +163,9 @@ def _lupton(planes: list[NDArray[np.float64]]) -> RGB:
     white = max(float(np.percentile(intensity, WHITE_PERCENTILE)), MIN_WHITE_SIGMA)
     brightest = float(np.percentile(np.maximum(np.maximum(red, green), blue), WHITE_PERCENTILE))
     # A coloured galaxy fills its brightest channel before its mean is white, and would show a flat core.
-    excess = np.clip(brightest / white, 1.0, 3.0)
+    excess = np.clip(brightest / white, 1.0, MAX_EXCESS)
     # astropy's stretch is 0.1 asinh(Q I / stretch) / asinh(0.1 Q). With stretch = Q · softening it is linear up
     # to the softening, and this Q makes it 1 / excess at the intensity `white`.
-    q = 10 * np.sinh(0.1 * excess * np.arcsinh(white / SOFTENING_SIGMA))
-    return make_lupton_rgb(red, green, blue, minimum=DARK_SIGMA, stretch=q * SOFTENING_SIGMA, Q=q)
+    q = float(10 * np.sinh(0.1 * excess * np.arcsinh(white / SOFTENING_SIGMA)))
+    stretch: dict[str, Any] = {"stretch": q * SOFTENING_SIGMA, "Q": q}
+    return make_lupton_rgb(red, green, blue, minimum=DARK_SIGMA, **stretch)

@@ -11,14 +11,11 @@ from typing import Any, ParamSpec
 
 import matplotlib
 import numpy as np
-import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from lensray.inspection.composites import composite
 from lensray.metrics.classification import RocCurve
 from lensray.metrics.ranking import RankCurve
 from lensray.metrics.truth import ScoreHistogram
@@ -76,7 +73,7 @@ def number(value: float | None) -> str:
     return f"{value:.6f}" if 0.99995 <= value < 1 else f"{value:.4f}"
 
 
-def _styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
+def styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
     """The figure drawn in LensRay's style, leaving matplotlib's settings as they were."""
 
     @wraps(draw)
@@ -96,7 +93,7 @@ def png(figure: Figure, dpi: int = 160) -> bytes:
     return sink.getvalue()
 
 
-@_styled
+@styled
 def rank_curve_figure(curve: RankCurve, performance: float | None, name: str = "tracers") -> Figure:
     """Tracer rank curve, whole and with a logarithmic depth (Pourrahmani 2019, figures 2.5 and 3.2).
 
@@ -151,7 +148,7 @@ def _half_recovered(curve: RankCurve, name: str) -> str:
     return f"Half of the {name} in the top {half:,}"
 
 
-@_styled
+@styled
 def roc_figure(roc: RocCurve, values: Mapping[str, Any]) -> Figure:
     """ROC with a logarithmic axis of the false positive rate, and the points of TPR0 and TPR10.
 
@@ -193,7 +190,7 @@ def roc_figure(roc: RocCurve, values: Mapping[str, Any]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def score_histogram_figure(histogram: ScoreHistogram) -> Figure:
     """Numbers of cutouts by score, on a logarithmic axis; known lenses apart."""
     figure = Figure(figsize=(8.2, 3.3), layout="constrained")
@@ -214,7 +211,7 @@ def score_histogram_figure(histogram: ScoreHistogram) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def pixel_histogram_figure(
     images_NCHW: np.ndarray,
     bands: Sequence[str],
@@ -263,7 +260,7 @@ def _histogram_range(values: np.ndarray) -> tuple[float, float]:
     return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
 
 
-@_styled
+@styled
 def status_figure(invalid: Mapping[str, int], rows: int) -> Figure:
     """Numbers of rows without a score, by reason."""
     figure = Figure(figsize=(8.2, 0.9 + 0.32 * len(invalid)), layout="constrained")
@@ -280,77 +277,3 @@ def status_figure(invalid: Mapping[str, int], rows: int) -> Figure:
     total = sum(invalid.values())
     axes.set_title(f"{total:,} of {rows:,} cutouts have no score")
     return figure
-
-
-def truth_of(row: Mapping[str, Any]) -> str:
-    """What is known of a candidate: ``tracer``, ``lens``, ``non-lens`` or nothing."""
-    if row.get("is_tracer"):
-        return "tracer"
-    label = row.get("label")
-    return "" if label is None else "lens" if label else "non-lens"
-
-
-_FLAG_COLOURS = {"tracer": "#56B4E9", "lens": "#35d0a0", "non-lens": "#ff9a5c"}
-
-
-@_styled
-def candidates_figure(
-    candidates: pa.Table, bands: Sequence[str], count: int = 50, columns: int = 10
-) -> Figure:
-    """Grid of the best candidates as colour composites, with rank and score; known objects are framed.
-
-    Parameters
-    ----------
-    candidates : pyarrow.Table
-        With ``rank``, ``score`` and ``image``; at least one row.
-    bands : sequence of str
-        Bands of the images.
-    count, columns : int
-        Candidates shown, and columns of the grid.
-
-    Notes
-    -----
-    The first row of pixels is at the bottom, as FITS images are shown.
-    """
-    shown = candidates.slice(0, count)
-    images = images_of(shown)
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    height, width = images.shape[2:]
-    tile = max(height, width)
-    gap, text = 0.06 * tile, 0.20 * tile
-    inch = 8.2 / max(columns, 5)
-    figure = Figure(
-        figsize=(inch * columns, inch * rows * (tile + gap + text) / (tile + gap) + 0.1), facecolor=NIGHT
-    )
-    axes = figure.add_axes((0.005, 0.005, 0.99, 0.99))
-    described = shown.select([n for n in ("rank", "score", "is_tracer", "label") if n in shown.column_names])
-    for i, row in enumerate(described.to_pylist()):
-        x, y = (i % columns) * (tile + gap), (rows - 1 - i // columns) * (tile + gap + text)
-        picture = composite(images[i], bands)
-        axes.imshow(picture, origin="lower", extent=(x, x + width, y, y + height), interpolation="nearest")
-        _caption(axes, row, x, y, width, height, text)
-    axes.set(xlim=(-gap, columns * (tile + gap)), ylim=(-gap, rows * (tile + gap + text)), aspect="equal")
-    axes.set_axis_off()
-    return figure
-
-
-def _caption(
-    axes: Axes, row: dict[str, Any], x: float, y: float, width: float, height: float, text: float
-) -> None:
-    flag = truth_of(row)
-    colour = _FLAG_COLOURS.get(flag, "#e8ecf0")
-    if flag:
-        axes.add_patch(Rectangle((x, y), width, height, fill=False, ec=colour, lw=1.4))
-    base = y + height + 0.3 * text
-    axes.text(x, base, f"{row['rank']}", color=colour, fontsize=7.5, weight="bold", va="baseline")
-    axes.text(x + width, base, f"{row['score']:.3f}", color="#aab4be", fontsize=7, ha="right", va="baseline")
-    if flag:
-        axes.text(x + 0.42 * width, base, flag, color=colour, fontsize=6, ha="center", va="baseline")
-
-
-def images_of(candidates: pa.Table) -> np.ndarray:
-    """The candidates' images, shape (N, bands, height, width)."""
-    column = candidates["image"].combine_chunks()
-    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    return array.to_numpy_ndarray()

@@ -17,7 +17,7 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from lensray.catalogs import sexagesimal
-from lensray.inspection import figures
+from lensray.inspection import figures, grid
 from lensray.io import storage
 from lensray.metrics.scan_metrics import ScanMetrics
 from lensray.metrics.truth import ScoreHistogram
@@ -148,7 +148,7 @@ def _candidates_figure(data: ReportData) -> Drawn:
     if not data.candidates.num_rows or "image" not in data.candidates.column_names:
         return None
     count = min(GRID_COUNT, data.candidates.num_rows)
-    figure = figures.candidates_figure(data.candidates, data.bands, count)
+    figure = grid.candidates_figure(data.candidates, data.bands, count)
     return figure, f"Pictures of the {count} candidates with the highest scores, in order of rank"
 
 
@@ -186,7 +186,7 @@ def _score_figure(data: ReportData) -> Drawn:
 def _pixel_figure(data: ReportData) -> Drawn:
     if not data.candidates.num_rows or "image" not in data.candidates.column_names:
         return None
-    images = figures.images_of(data.candidates.slice(0, SAMPLE_COUNT))
+    images = grid.images_of(data.candidates.slice(0, SAMPLE_COUNT))
     if data.bundle is None:
         figure = figures.pixel_histogram_figure(images, data.bands, what="Stored pixels")
         return figure, "Histogram of the pixels of the best candidates, band by band"
@@ -258,7 +258,7 @@ def _candidate_rows(candidates: pa.Table) -> list[dict[str, Any]]:
             "dec": "" if np.isnan(dec) else f"{dec:+.6f}",
             "sexagesimal": f"{ra_text} {dec_text}".strip(),
             "score": f"{row['score']:.5f}",
-            "truth": figures.truth_of(row),
+            "truth": grid.truth_of(row),
         }
         for row, ra, dec, ra_text, dec_text in zip(rows, *positions, *texts, strict=True)
     ]
