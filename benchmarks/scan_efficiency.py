@@ -59,13 +59,20 @@ def main(config: Config) -> None:
         loop_s += loop(plan, scorer, fragments[1::2])
         run = json.loads(Path(f"{folder}/out/run.json").read_text())
     loop_rate, scan_rate = config.count / loop_s, config.count / scan_s
-    first, last = np.median(memory[len(memory) // 5 : 2 * len(memory) // 5]), np.median(memory[-len(memory) // 5 :])
-    print(f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} cores, torch {torch.__version__}")
+    first, last = (
+        np.median(memory[len(memory) // 5 : 2 * len(memory) // 5]),
+        np.median(memory[-len(memory) // 5 :]),
+    )
+    print(
+        f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} cores, torch {torch.__version__}"
+    )
     print(f"{config.count:,} cutouts of 3×64×64 uint8, bundle {config.bundle}, {len(fragments)} fragments")
     print(f"bare loop, one process, {config.threads} threads: {loop_rate:,.0f} cutouts/s")
     print(f"scan, whole run: {scan_rate:,.0f} cutouts/s (while scoring {run['cutouts_per_s']:,.0f})")
     print(f"efficiency {scan_rate / loop_rate:.3f}  (claim: at least 0.90)")
-    print(f"driver memory in its second fifth {first:,.0f} MB, in its last {last:,.0f} MB, peak {max(memory):,.0f} MB")
+    print(
+        f"driver memory in its second fifth {first:,.0f} MB, in its last {last:,.0f} MB, peak {max(memory):,.0f} MB"
+    )
 
 
 def write_survey(url: str, count: int) -> None:

@@ -17,7 +17,11 @@ BLOCKS = ((4, 3, 16), (4, 3, 8), (4, 1, 1))
 
 def cutout_format(size: int = 32, bands=BANDS, dtype="float32", pixel_scale: float = PIXEL_SCALE):
     return cutouts.CutoutFormat(
-        survey="toy", bands=bands, pixel_scale_arcsec=pixel_scale, shape=(len(bands), size, size), dtype=np.dtype(dtype)
+        survey="toy",
+        bands=bands,
+        pixel_scale_arcsec=pixel_scale,
+        shape=(len(bands), size, size),
+        dtype=np.dtype(dtype),
     )
 
 
@@ -30,7 +34,9 @@ def toy_images(count: int, size: int = 32, bands: int = 3, seed: int = 0) -> np.
     return (generator.standard_normal((count, bands, size, size)) + brightness * blob).astype(np.float32)
 
 
-def toy_bundle(url: str | Path, *, size: int = 32, bands=BANDS, blocks=BLOCKS, seed: int = 0, **inputs) -> str:
+def toy_bundle(
+    url: str | Path, *, size: int = 32, bands=BANDS, blocks=BLOCKS, seed: int = 0, **inputs
+) -> str:
     """An untrained EZnet, saved as a bundle; returns its address."""
     torch.manual_seed(seed)
     arguments = {"in_channels": len(bands), "blocks": [list(block) for block in blocks], "hidden": 8}
@@ -38,7 +44,13 @@ def toy_bundle(url: str | Path, *, size: int = 32, bands=BANDS, blocks=BLOCKS, s
     # Untrained outputs lie close together; spread them, so that an order is worth the name.
     with torch.no_grad():
         model.head[-1].weight.mul_(20)
-    wanted = {"column": "image", "bands": bands, "height": size, "width": size, "pixel_scale_arcsec": PIXEL_SCALE}
+    wanted = {
+        "column": "image",
+        "bands": bands,
+        "height": size,
+        "width": size,
+        "pixel_scale_arcsec": PIXEL_SCALE,
+    }
     bundle.save(
         bundle.Bundle(
             architecture="eznet",
@@ -56,7 +68,9 @@ def toy_bundle(url: str | Path, *, size: int = 32, bands=BANDS, blocks=BLOCKS, s
     return str(url)
 
 
-def toy_survey(folder: str | Path, count: int, *, files: int = 3, row_group: int = 20, tracers: int = 5, **format) -> str:
+def toy_survey(
+    folder: str | Path, count: int, *, files: int = 3, row_group: int = 20, tracers: int = 5, **format
+) -> str:
     """A survey of `count` blobs in `files` files; the first `tracers` rows of the first file are tracers."""
     fmt = cutout_format(**format)
     images = toy_images(count, fmt.shape[1], fmt.shape[0])

@@ -280,6 +280,20 @@ def test_append_joins_sources_into_one_survey(tmp_path: Path):
         make(tmp_path, "b.fits", bands=("i",), append=True, input_pixel_scale=0.3)
 
 
+def test_append_refuses_ids_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("a", "b", "c"):
+        write_fits(tmp_path / f"{name}.fits", noise(8, 8))
+    make(tmp_path, "b.fits", bands=("i",))
+    # One stamp a table: the known id is not in the first.
+    monkeypatch.setattr("lensray.extraction.stamps.BATCH_BYTES", 1)
+    for pattern in ("*.fits", "b.fits"):
+        with pytest.raises(InputError, match=r"object_id b is in .* already"):
+            make(tmp_path, pattern, bands=("i",), append=True)
+    assert read_survey(str(tmp_path / "survey"))[0]["object_id"].to_pylist() == ["b"]
+    table, *_ = make(tmp_path, ("a.fits", "c.fits"), bands=("i",), append=True)
+    assert table["object_id"].to_pylist() == ["b", "a", "c"]
+
+
 def test_known_survey_names_bands_and_pixel_scale(tmp_path: Path):
     write_fits(tmp_path / "a.fits", noise(1, 8, 8))
     _, fmt, *_ = make(tmp_path, "a.fits", survey="cosmos_acs", input_pixel_scale=None)
@@ -346,11 +360,14 @@ def test_bad_input_is_answered_and_leaves_nothing(tmp_path: Path, options: dict,
         ({"pixel_scale": -1.0}, "--pixel-scale is -1"),
         ({"each_hdu": True, "stack": True}, "--each-hdu"),
         ({"hdus": ("A",), "bands": ("g", "r")}, "one a band"),
+        ({"stamps": ()}, "neither --stamps nor --surveys"),
+        ({"surveys": ("s",)}, "both --stamps and --surveys"),
+        ({"stamps": (), "surveys": ("s",), "each_hdu": True, "label": "lens"}, "--each-hdu, --label"),
     ],
 )
 def test_options_that_contradict_are_answered(options: dict, words: str):
     with pytest.raises(InputError, match=words):
-        MakeCutoutsConfig(stamps=("x",), output="y", **options)
+        MakeCutoutsConfig(**{"stamps": ("x",), "output": "y", **options})
 
 
 def run_job(*words: str) -> subprocess.CompletedProcess:
@@ -384,6 +401,17 @@ def test_command_line(tmp_path: Path):
     wrong = run_job("--stamps", str(tmp_path / "*.png"), "--output", output)
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
+
+
+def test_command_line_joins_surveys(tmp_path: Path):
+    write_fits(tmp_path / "a.fits", noise(8, 8))
+    make(tmp_path, "a.fits", bands=("i",))
+    done = run_job("--surveys", str(tmp_path / "survey"), "--output", str(tmp_path / "joined"), "--size", "6")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 cutouts of 1×6×6 float32 (i; 0.2 arcsec pixels)" in done.stdout
+    wrong = run_job("--surveys", str(tmp_path / "none"), "--output", str(tmp_path / "joined"))
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "does not exist" in wrong.stderr
 
 
 def test_real_des_stacks_become_a_survey_of_hsc_pixels(real_data: Path, tmp_path: Path):

@@ -380,3 +380,31 @@ def test_removed_node_costs_no_row(slow_survey, tmp_path, monkeypatch):
     finally:
         cluster.shutdown()
     assert_same_content(tmp_path / "whole", tmp_path / "shrunk")
+
+
+def test_a_survey_on_s3_has_the_same_scores_as_on_disk(local_ray, tmp_path, toy_bundle, s3_url):
+    import pyarrow.fs as pafs
+
+    from lensray.io import storage
+
+    survey = surveys.toy_survey(tmp_path / "survey", 120)
+    filesystem, path = storage.resolve(s3_url)
+    pafs.copy_files(survey, f"{path}/survey", destination_filesystem=filesystem)
+    pafs.copy_files(toy_bundle, f"{path}/toy.safetensors", destination_filesystem=filesystem)
+    run_scan(cutouts=survey, bundle=toy_bundle, output=str(tmp_path / "out"))
+    on_s3 = run_scan(cutouts=f"{s3_url}/survey", bundle=f"{s3_url}/toy.safetensors", output=f"{s3_url}/out")
+    local = surveys.scores_of(tmp_path / "out")
+    paths = sorted(entry.path for entry in storage.find_files(f"{s3_url}/out/scores"))
+    remote = pa.concat_tables([pq.read_table(name, filesystem=filesystem) for name in paths])
+    assert remote.equals(local)
+    assert (
+        storage.read_bytes(f"{s3_url}/out/candidates.csv")
+        == (tmp_path / "out" / "candidates.csv").read_bytes()
+    )
+    assert (
+        json.loads(storage.read_bytes(f"{s3_url}/out/run.json"))["rows_scored"]
+        == on_s3.run["rows_scored"]
+        == 120
+    )
+    again = run_scan(cutouts=f"{s3_url}/survey", bundle=f"{s3_url}/toy.safetensors", output=f"{s3_url}/out")
+    assert again.run["rows_this_run"] == 0

@@ -3,6 +3,7 @@
 import uuid
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.util import metrics
@@ -27,7 +28,7 @@ class _AttemptBook:
 class RayAttempts:
     """`Attempts` kept in an actor, so that they outlive the process that a fragment kills."""
 
-    book: ray.actor.ActorHandle
+    book: Any
 
     @classmethod
     def start(cls) -> "RayAttempts":

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+from pandas.core.util.hashing import hash_array
 
 from lensray.distributed.planning import ScanPlan
 from lensray.io import storage
@@ -67,7 +68,7 @@ def rows_in_bucket(survey: str, files: list[tuple[str, int]], bucket: int, bucke
             continue
         mine = np.ones(len(column), bool)
         if buckets > 1:
-            mine = pd.util.hash_array(column.to_numpy()) % buckets == bucket
+            mine = hash_array(column.to_numpy()) % buckets == bucket
         ids.append(column[mine])
         rows.append(first_row + np.flatnonzero(mine))
     if not ids:

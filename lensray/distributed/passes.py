@@ -63,11 +63,8 @@ def _read_part(url: str) -> pa.Table:
 
 
 def _truth_columns(scores: pa.Table) -> dict[str, np.ndarray]:
-    return {
-        name: np.asarray(scores[name].to_pylist(), object)
-        for name in ("is_tracer", "label")
-        if name in scores.column_names
-    }
+    present = [name for name in ("is_tracer", "label") if name in scores.column_names]
+    return {name: scores[name].to_numpy(zero_copy_only=False) for name in present}
 
 
 def merged(passes: Iterable[FirstPass]) -> FirstPass:
@@ -86,7 +83,7 @@ def merged(passes: Iterable[FirstPass]) -> FirstPass:
 
 def map_chunks(function: Callable[..., Result], items: list, *arguments: Any) -> Iterator[Result]:
     """``function(chunk, *arguments)`` as Ray tasks, a bounded number at a time, in any order."""
-    task = ray.remote(num_cpus=0.5)(function)
+    task: Any = ray.remote(num_cpus=0.5)(function)
     waiting: list[ray.ObjectRef] = []
     for start in range(0, len(items), CHUNK):
         if len(waiting) >= TASKS_IN_FLIGHT:

@@ -7,6 +7,7 @@ the fragments in flight and nothing else; `scan` called again goes on where it s
 
 import sys
 import time
+from typing import cast
 
 import pyarrow as pa
 import ray
@@ -21,7 +22,6 @@ from lensray.distributed.progress import Progress
 from lensray.distributed.resources import Pool, connect, scoring_pool
 from lensray.distributed.stages import ReadFragment, ScoreFragment, WriteFragment
 from lensray.errors import LensRayError
-from lensray.io import storage
 
 
 def scan(plan: ScanPlan) -> finish.ScanResult:
@@ -126,8 +126,9 @@ def score_fragments(
     )
     scored = 0
     for batch in written.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        scored += sum(batch["scored"].to_pylist())
-        bar.advance(sum(batch["rows"].to_pylist()))
+        written_rows = cast(pa.Table, batch)
+        scored += sum(written_rows["scored"].to_pylist())
+        bar.advance(sum(written_rows["rows"].to_pylist()))
     return scored
 
 
@@ -138,4 +139,4 @@ def configure_ray_data() -> None:
 
 def ray_log_folder() -> str:
     """Where Ray keeps the logs of this session."""
-    return storage.join(ray._private.worker._global_node.get_session_dir_path(), "logs")
+    return f"{ray.get_runtime_context().get_session_name()}/logs in Ray's temporary folder"

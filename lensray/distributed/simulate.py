@@ -4,6 +4,8 @@ An object is the same whatever the parts, the batches or the number of workers, 
 simulation is taken up by the same words, and two surveys of one seed are one survey.
 """
 
+from typing import cast
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +15,7 @@ from lensray.distributed.progress import Progress
 from lensray.distributed.resources import connect, cores
 from lensray.distributed.scan import configure_ray_data
 from lensray.distributed.simulation_plan import SimulateConfig, claim_folder, part_url, plan_parts
-from lensray.io import storage
+from lensray.io import parquet, storage
 from lensray.simulation.table import simulated_table
 from lensray.survey import get_survey
 
@@ -46,7 +48,7 @@ def simulate_survey(config: SimulateConfig) -> str:
                 compute=ray.data.TaskPoolStrategy(size=None if config.device == "cuda" else _workers()),
             )
             for batch in written.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                bar.advance(sum(batch["rows"].to_pylist()))
+                bar.advance(sum(cast(pa.Table, batch)["rows"].to_pylist()))
     return config.output
 
 
@@ -81,8 +83,6 @@ class SimulatePart:
                 table,
                 file,
                 row_group_size=max(1, ROW_GROUP_BYTES // row_bytes),
-                compression="zstd",
-                compression_level=1,
-                use_dictionary=["kind"],
+                **parquet.options(table.schema),
             )
         return pa.table({"part": [part["part"]], "rows": [part["rows"]]})

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from lensray.cutout_format import stored_description
 from lensray.cutouts import (
     CutoutFormat,
     cutout_schema,
@@ -23,10 +24,11 @@ from lensray.cutouts import (
     tensor_column,
     write_survey,
 )
-from lensray.errors import InputError
+from lensray.errors import InputError, LensRayError
 from lensray.extraction.config import MadeSurvey, MakeCutoutsConfig
 from lensray.extraction.object_ids import choose_prefixes, read_ids, with_prefix
 from lensray.io import storage
+from lensray.io.explain import explained
 from lensray.pixels import Status
 from lensray.resampling import SAME_SCALE
 
@@ -121,12 +123,22 @@ def _files(url: str) -> list[_File]:
     files = []
     for entry in storage.find_files(url):
         schema = storage.read_footer(filesystem, entry.path, entry.size).metadata.schema.to_arrow_schema()
-        try:
-            fmt = read_format(schema)
-        except InputError as error:
-            raise InputError(f"{entry.path}: {error}") from None
+        fmt = _format(schema, entry.path)
         files.append(_File(url=url, filesystem=filesystem, path=entry.path, schema=schema, format=fmt))
     return files
+
+
+def _format(schema: pa.Schema, path: str) -> CutoutFormat:
+    described = stored_description(schema)
+    if "image" in schema.names and not (described.get("bands") and described.get("pixel_scale_arcsec")):
+        raise InputError(
+            f"{path} does not say its bands and pixel scale (metadata key lensray.survey); make it again with "
+            "--bands and --input-pixel-scale"
+        )
+    try:
+        return read_format(schema)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _target(config: MakeCutoutsConfig, files: Sequence[_File], existing: _File | None) -> _Target:
@@ -224,10 +236,15 @@ def _tables(files: Sequence[_File], target: _Target, problems: _Problems) -> Ite
     for file in files:
         wanted = [name for name in file.schema.names if name in target.schema.names]
         row_bytes = max(int(np.prod(fmt.shape)) * fmt.dtype.itemsize for fmt in (file.format, target.format))
-        with file.filesystem.open_input_file(file.path) as source:
-            parquet = pq.ParquetFile(source, buffer_size=READ_BUFFER_BYTES, pre_buffer=False)
-            for batch in parquet.iter_batches(max(1, BATCH_BYTES // row_bytes), columns=wanted):
-                yield _table(pa.Table.from_batches([batch]), file, target, problems)
+        for batch in _batches(file, wanted, max(1, BATCH_BYTES // row_bytes)):
+            yield _table(batch, file, target, problems)
+
+
+def _batches(file: _File, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
+    with explained(file.path, LensRayError), file.filesystem.open_input_file(file.path) as source:
+        parquet = pq.ParquetFile(source, buffer_size=READ_BUFFER_BYTES, pre_buffer=False)
+        for batch in parquet.iter_batches(rows, columns=columns):
+            yield pa.Table.from_batches([batch])
 
 
 def _table(table: pa.Table, file: _File, target: _Target, problems: _Problems) -> pa.Table:

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lensray.cutouts import existing_files
-from lensray.errors import InputError
+from lensray.errors import InputError, LensRayError
 from lensray.io import storage
+from lensray.io.explain import explained
 
 # A hash table of as many ids takes about 1 GB, and a few seconds.
 MAX_CHECKED = 10_000_000
@@ -38,26 +39,24 @@ class SurveyIds:
         return pa.types.is_string(self.kind) or pa.types.is_large_string(self.kind)
 
 
-def read_ids(url: str, max_rows: int = MAX_CHECKED) -> SurveyIds:
+def read_ids(url: str) -> SurveyIds:
     """The object ids of a survey, from that column alone.
 
     Parameters
     ----------
     url : str
         A Parquet file, or a folder of them.
-    max_rows : int
-        The ids of a larger survey are not read.
     """
     filesystem, root = storage.resolve(url)
     files = storage.find_files(url)
     footers = [storage.read_footer(filesystem, entry.path, entry.size).metadata for entry in files]
     kind = footers[0].schema.to_arrow_schema().field("object_id").type
     ids = None
-    if sum(footer.num_rows for footer in footers) <= max_rows:
-        tables = [
-            pq.read_table(entry.path, filesystem=filesystem, columns=["object_id"], partitioning=None)
-            for entry in files
-        ]
+    if sum(footer.num_rows for footer in footers) <= MAX_CHECKED:
+        with explained(url, LensRayError):
+            tables = [
+                pq.read_table(entry.path, filesystem=filesystem, columns=["object_id"]) for entry in files
+            ]
         ids = pa.chunked_array(
             [chunk for table in tables for chunk in as_text(table["object_id"]).chunks], pa.string()
         )

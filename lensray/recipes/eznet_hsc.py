@@ -117,7 +117,7 @@ def _epoch(
     seconds = time.monotonic() - started
     return {
         "epoch": epoch + 1,
-        "learning_rate": schedule.get_last_lr()[0],
+        "learning_rate": float(schedule.get_last_lr()[0]),
         "training_loss": round(result.loss, 5),
         "images_per_s": round(result.images / seconds, 1),
         **_measure(model, validation),
