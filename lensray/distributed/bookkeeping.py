@@ -1,5 +1,6 @@
 """What the processes of a scan share: tries that did not end, and counts for the dashboard."""
 
+import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass
@@ -44,19 +45,29 @@ class RayAttempts:
         self.book.end.remote(stage, fragment)
 
 
-class CutoutCounter:
-    """Counts of cutouts by status in Ray's own metrics (``ray_lensray_cutouts_total`` in Prometheus)."""
+class ScanMetrics:
+    """A scoring actor's metrics in Ray's own exporter: ``ray_lensray_cutouts_total`` by status, and its rate."""
 
     def __init__(self) -> None:
         self._counter: metrics.Counter | None = None
+        self._rate: metrics.Gauge | None = None
+        self._since = 0.0
 
     def __call__(self, statuses: Counter) -> None:
-        """Add the statuses of one fragment."""
-        if self._counter is None:
+        """Add the statuses of one fragment that was scored just now."""
+        now = time.monotonic()
+        if self._counter is None or self._rate is None:
             self._counter = metrics.Counter(
                 "lensray_cutouts_total",
                 description="Cutouts that went through a scorer.",
                 tag_keys=("status",),
             )
+            self._rate = metrics.Gauge(
+                "lensray_cutouts_per_second",
+                description="Cutouts a second of one scoring actor, fragment by fragment.",
+            )
+        else:
+            self._rate.set(statuses.total() / max(now - self._since, 1e-9))
+        self._since = now
         for status, count in statuses.items():
             self._counter.inc(count, tags={"status": status})

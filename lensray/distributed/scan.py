@@ -15,7 +15,7 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 import lensray.bundle
 from lensray.distributed import duplicates, finish
-from lensray.distributed.bookkeeping import CutoutCounter, RayAttempts
+from lensray.distributed.bookkeeping import RayAttempts, ScanMetrics
 from lensray.distributed.ledger import Ledger
 from lensray.distributed.planning import ScanPlan
 from lensray.distributed.progress import Progress
@@ -111,7 +111,7 @@ def score_fragments(
             fn_constructor_kwargs={
                 "bundle": bundle,
                 "attempts": attempts,
-                "count": CutoutCounter(),
+                "count": ScanMetrics(),
                 "threads": pool.threads,
                 "classes": plan.config.classes,
             },
