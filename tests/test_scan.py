@@ -17,7 +17,7 @@ import ray
 import surveys
 from ray.cluster_utils import Cluster
 
-from lensray.distributed import planning, scan, stages
+from lensray.distributed import passes, planning, scan, stages
 from lensray.distributed.ledger import Ledger
 from lensray.distributed.planning import ScanConfig, plan_scan
 from lensray.scoring import Scorer
@@ -40,8 +40,9 @@ def toy_bundle(tmp_path):
 
 @pytest.fixture(autouse=True)
 def small_fragments(monkeypatch):
-    """Toy surveys are small; cut them into many fragments all the same."""
+    """Toy surveys are small; cut them into many fragments, and these into many chunks, all the same."""
     monkeypatch.setattr(planning, "MIN_FRAGMENT_BYTES", 1 << 18)
+    monkeypatch.setattr(passes, "CHUNK", 4)
 
 
 def run_scan(**words):

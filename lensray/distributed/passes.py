@@ -4,7 +4,6 @@ The first keeps the top K and collects the scores of known lenses, the second co
 above and at each of these. What comes back is as large as the candidates, not as the survey.
 """
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -50,7 +49,6 @@ def first_pass(parts: list[tuple[int, str]], k: int) -> FirstPass:
 
 def second_pass(parts: list[tuple[int, str]], counts: TruthCounts) -> TruthCounts:
     """How many scores of some fragments lie above and at each threshold; `counts` comes empty."""
-    counts = copy.deepcopy(counts)  # Ray's objects are read-only
     for _, url in parts:
         scores = _read_part(url)
         counts.add(scores["score"].to_numpy(), **_truth_columns(scores))

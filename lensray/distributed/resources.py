@@ -6,10 +6,12 @@ where one of two threads scored 457 and two of two threads 56 (oversubscribed).
 
 import logging
 import os
+import socket
 import warnings
 from dataclasses import dataclass
 
 import ray
+from ray._private.utils import read_ray_address
 
 from lensray.errors import InputError
 
@@ -28,24 +30,37 @@ def connect() -> None:
     if ray.is_initialized():
         return
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    address = os.environ.get("RAY_ADDRESS") or _running_here()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        address = os.environ.get("RAY_ADDRESS")
-        if address != "local":
+        if address and address != "local":
             try:
-                ray.init(address=address or "auto", logging_level=logging.WARNING)
-                return
+                ray.init(address=address, logging_level=logging.WARNING)
             except ConnectionError:
-                if address:
-                    raise InputError(
-                        f"no Ray cluster answers at RAY_ADDRESS={address}; unset it to run locally"
-                    ) from None
+                raise InputError(f"no Ray cluster answers at {address}; unset RAY_ADDRESS to run locally") from None
+            return
         ray.init(
             address="local",
             num_cpus=LOCAL_OVERCOMMIT * cores(),
             include_dashboard=False,
             logging_level=logging.ERROR,
         )
+
+
+def _running_here() -> str | None:
+    """Address of the cluster that runs on this machine, if it listens.
+
+    A head that was killed leaves its address behind, and Ray tries for minutes to reach it.
+    """
+    address = read_ray_address()
+    if not address:
+        return None
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
+            return address
+    except (OSError, ValueError):
+        return None
 
 
 def cores() -> int:

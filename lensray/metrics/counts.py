@@ -51,13 +51,14 @@ class RankCounts:
         values = as_scores(scores)
         left = np.searchsorted(self.thresholds, values, side="left")
         right = np.searchsorted(self.thresholds, values, side="right")
-        self._bins += np.bincount(left + right, minlength=len(self._bins))
+        # Not in place: counts that come from another process are read-only.
+        self._bins = self._bins + np.bincount(left + right, minlength=len(self._bins))
 
     def merge(self, other: "RankCounts") -> None:
         """Add what `other` counted, of other fragments, at the same thresholds."""
         if not np.array_equal(self.thresholds, other.thresholds):
             raise ValueError("counts with other thresholds cannot be merged; count both at the same")
-        self._bins += other._bins
+        self._bins = self._bins + other._bins
 
     @property
     def n(self) -> int:

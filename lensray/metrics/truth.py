@@ -39,13 +39,13 @@ class ScoreHistogram:
     def add(self, scores: NDArray[np.float64], is_lens: Flags) -> None:
         """Count scores; what rounding puts outside of 0 to 1 goes into the bins at the ends."""
         bins = np.clip(np.floor(scores * HISTOGRAM_BINS), 0, HISTOGRAM_BINS - 1).astype(np.int64)
-        self.all += np.bincount(bins, minlength=HISTOGRAM_BINS)
-        self.lenses += np.bincount(bins[is_lens], minlength=HISTOGRAM_BINS)
+        self.all = self.all + np.bincount(bins, minlength=HISTOGRAM_BINS)
+        self.lenses = self.lenses + np.bincount(bins[is_lens], minlength=HISTOGRAM_BINS)
 
     def merge(self, other: "ScoreHistogram") -> None:
         """Add the counts of other fragments."""
-        self.all += other.all
-        self.lenses += other.lenses
+        self.all = self.all + other.all  # not in place: what comes from another process is read-only
+        self.lenses = self.lenses + other.lenses
 
 
 class TruthScores:
