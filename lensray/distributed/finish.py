@@ -33,20 +33,6 @@ PACKAGES = ("ray", "torch", "numpy", "pyarrow", "astropy", "scipy", "safetensors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Timing:
-    """How long a scan took, of this run of it."""
-
-    started: float
-    """Time of the start, in seconds since 1970."""
-    scoring_s: float
-    """Seconds of scoring."""
-    rows: int
-    """Rows that went through in this run."""
-    actors: int
-    """Scoring actors."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ScanResult:
     """What came of a scan."""
 
@@ -63,9 +49,7 @@ class ScanResult:
         lines = [
             f"{run['rows']:,} cutouts, {run['rows_scored']:,} scored, {run['rows'] - run['rows_scored']:,} with a "
             f"reason why not{_reasons(run['invalid'])}",
-            f"{run['cutouts_per_s']:,.0f} cutouts/s over {run['scoring_s']:,.1f} s ({run['actors']} actors, {run['device']})"
-            if run["rows_this_run"]
-            else "all fragments had been scored before; ranked again",
+            _rate(run),
         ]
         if self.metrics and self.metrics["ranking_performance"] is not None:
             top = ", ".join(
@@ -78,11 +62,19 @@ class ScanResult:
         return "\n".join([*lines, f"report: {self.report}"])
 
 
+def _rate(run: dict[str, Any]) -> str:
+    if not run["rows_this_run"]:
+        return "all fragments had been scored before; ranked again"
+    return f"{run['cutouts_per_s']:,.0f} cutouts/s over {run['scoring_s']:,.1f} s ({run['actors']} actors, {run['device']})"
+
+
 def _reasons(invalid: dict[str, int]) -> str:
     return f" ({', '.join(f'{count:,} {reason}' for reason, count in invalid.items())})" if invalid else ""
 
 
-def finish(plan: ScanPlan, bundle: Bundle, ledger: Ledger, timing: Timing, command: list[str]) -> ScanResult:
+def finish(
+    plan: ScanPlan, bundle: Bundle, ledger: Ledger, *, started: float, command: list[str]
+) -> ScanResult:
     """Rank, measure and report a scan whose fragments are all done.
 
     Raises
@@ -102,7 +94,7 @@ def finish(plan: ScanPlan, bundle: Bundle, ledger: Ledger, timing: Timing, comma
         counts.merge(counted)
     metrics = scan_metrics(first.truth, counts)
     candidates = candidate_table(plan, top, first.top.origins(), counts)
-    run = run_record(plan, bundle, first.statuses, timing, command)
+    run = run_record(plan, bundle, first.statuses, ledger.sessions(), started, command)
     return write_outputs(plan, bundle, candidates, metrics, first.truth, run)
 
 
@@ -146,7 +138,12 @@ def _read_images(
 
 
 def run_record(
-    plan: ScanPlan, bundle: Bundle, statuses: Counter[str], timing: Timing, command: list[str]
+    plan: ScanPlan,
+    bundle: Bundle,
+    statuses: Counter[str],
+    sessions: list[dict],
+    started: float,
+    command: list[str],
 ) -> dict[str, Any]:
     """The content of ``run.json``."""
     scored = statuses["ok"] + statuses["filled_nan"]
@@ -157,12 +154,9 @@ def run_record(
         "rows_filled_nan": statuses["filled_nan"],
         "invalid": invalid,
         "fragments": plan.fragments.num_rows,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(timing.started)),
-        "duration_s": round(time.time() - timing.started, 3),
-        "scoring_s": round(timing.scoring_s, 3),
-        "rows_this_run": timing.rows,
-        "cutouts_per_s": round(timing.rows / timing.scoring_s, 1) if timing.rows else 0.0,
-        "actors": timing.actors,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "duration_s": round(time.time() - started, 3),
+        **scoring_record(sessions, started),
         "device": _device(),
         "survey": {
             "cutouts": plan.config.cutouts,
@@ -191,6 +185,19 @@ def run_record(
             **{name: version(name) for name in PACKAGES},
         },
         "command": command,
+    }
+
+
+def scoring_record(sessions: list[dict], started: float) -> dict[str, Any]:
+    """Time and rate of scoring, over the sessions that came to their end (a killed one leaves no time)."""
+    rows = sum(session["rows"] for session in sessions)
+    seconds = sum(session["scoring_s"] for session in sessions)
+    return {
+        "sessions": len(sessions),
+        "scoring_s": round(seconds, 3),
+        "cutouts_per_s": round(rows / seconds, 1) if rows else None,
+        "rows_this_run": sum(session["rows"] for session in sessions if session["started"] == started),
+        "actors": sessions[-1]["actors"] if sessions else 0,
     }
 
 

@@ -85,6 +85,15 @@ class Ledger:
         """Say that the scores of `fragment` are complete; `summary` is for people who look."""
         storage.write_bytes(self._url("done", f"{fragment:08d}.json"), json.dumps(summary).encode())
 
+    def sessions(self) -> list[dict]:
+        """Start, seconds, rows and actors of each session of scoring that came to its end."""
+        url = self._url("sessions.json")
+        return json.loads(storage.read_bytes(url)) if storage.exists(url) else []
+
+    def add_session(self, session: dict) -> None:
+        """Keep how long a session of scoring took."""
+        storage.write_bytes(self._url("sessions.json"), json.dumps([*self.sessions(), session]).encode())
+
     def duplicates(self) -> pa.Table | None:
         """Rows (``row``, counted through the survey) whose object_id came before; None if not yet known."""
         if not storage.exists(self._url("duplicates.parquet")):

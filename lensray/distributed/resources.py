@@ -37,7 +37,9 @@ def connect() -> None:
             try:
                 ray.init(address=address, logging_level=logging.WARNING)
             except ConnectionError:
-                raise InputError(f"no Ray cluster answers at {address}; unset RAY_ADDRESS to run locally") from None
+                raise InputError(
+                    f"no Ray cluster answers at {address}; unset RAY_ADDRESS to run locally"
+                ) from None
             return
         ray.init(
             address="local",

@@ -60,10 +60,10 @@ def scan(plan: ScanPlan) -> finish.ScanResult:
         if done_before:
             bar.note(f"{done_before} of {plan.fragments.num_rows} fragments were done before")
         scored = score_fragments(plan, bundle, pending, ledger.duplicates(), pool, bar)
-    timing = finish.Timing(
-        started=started, scoring_s=bar.elapsed, rows=sum(pending["rows"].to_pylist()), actors=pool.size
-    )
-    result = finish.finish(plan, bundle, ledger, timing, command=sys.argv)
+    if pending.num_rows:
+        rows = sum(pending["rows"].to_pylist())
+        ledger.add_session({"started": started, "scoring_s": bar.elapsed, "rows": rows, "actors": pool.size})
+    result = finish.finish(plan, bundle, ledger, started=started, command=sys.argv)
     if scored == 0 and result.run["rows_scored"] == 0 and result.run["invalid"].get("failed"):
         raise LensRayError(f"no cutout could be scored; the reason is in Ray's log ({ray_log_folder()})")
     return result
