@@ -148,6 +148,12 @@ def test_s3_that_cannot_be_reached_or_entered_is_refused(run, tmp_path, toy, s3_
     assert "testing-secret" not in answer[1][0]
 
 
+def test_cluster_that_does_not_answer_is_refused_before_anything_is_written(run, tmp_path, toy, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    assert_refused(run("scan_survey.py", *scan_words(tmp_path, toy)), "RAY_ADDRESS=127.0.0.1:9")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -30,34 +30,35 @@ class Ledger:
     def _url(self, *names: str) -> str:
         return storage.join(self.output, "ledger", *names)
 
-    def open(self, plan: ScanPlan) -> None:
-        """Begin this scan, or go on with it.
+    def check(self, plan: ScanPlan) -> bool:
+        """Whether this scan was begun here before; nothing is written.
 
         Raises
         ------
         InputError
             If the folder belongs to another scan: other input, bundle or settings.
         """
-        if storage.exists(self._url("plan.json")):
-            self._check_same(plan)
-            return
-        if storage.exists(storage.join(self.output, "scores")):
-            raise InputError(
-                f"{self.output} holds scores but no ledger, so is no scan of ours; choose another --output"
-            )
-        self._write_table(plan.fragments, "fragments.parquet")
-        record = {"fingerprint": plan.fingerprint, **plan.identity}
-        storage.write_bytes(self._url("plan.json"), json.dumps(record, indent=1).encode())
-
-    def _check_same(self, plan: ScanPlan) -> None:
+        if not storage.exists(self._url("plan.json")):
+            if storage.exists(storage.join(self.output, "scores")):
+                raise InputError(
+                    f"{self.output} holds scores but no ledger, so is no scan of ours; choose another --output"
+                )
+            return False
         stored = json.loads(storage.read_bytes(self._url("plan.json")))
         if stored.get("fingerprint") == plan.fingerprint:
-            return
+            return True
         changed = [key for key in plan.identity if stored.get(key) != plan.identity[key]]
         raise InputError(
             f"{self.output} holds another scan (its {', '.join(changed) or 'plan'} differ); "
             "choose another --output, or give the words of that scan"
         )
+
+    def open(self, plan: ScanPlan) -> None:
+        """Begin this scan, or go on with it (errors as of `check`)."""
+        if not self.check(plan):
+            self._write_table(plan.fragments, "fragments.parquet")
+            record = {"fingerprint": plan.fingerprint, **plan.identity}
+            storage.write_bytes(self._url("plan.json"), json.dumps(record, indent=1).encode())
 
     def fragments(self) -> pa.Table:
         """All fragments of the scan."""

@@ -68,5 +68,7 @@ class Progress:
     def _log(self) -> None:
         self._logged = time.monotonic()
         if self._bar.disable:
-            left = (self.total - self.done) / self.rate if self.rate else float("nan")
-            self.note(f"{self.done:,} of {self.total:,} {self.unit}, {self.rate:,.0f}/s, {left:,.0f} s left")
+            text = f"{self.done:,} of {self.total:,} {self.unit}"
+            if self.done > self._before:
+                text += f", {self.rate:,.0f}/s, {(self.total - self.done) / self.rate:,.0f} s left"
+            self.note(text)

@@ -30,39 +30,44 @@ def connect() -> None:
     if ray.is_initialized():
         return
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    address = os.environ.get("RAY_ADDRESS") or _running_here()
+    address = _cluster_address()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        if address and address != "local":
-            try:
-                ray.init(address=address, logging_level=logging.WARNING)
-            except ConnectionError:
-                raise InputError(
-                    f"no Ray cluster answers at {address}; unset RAY_ADDRESS to run locally"
-                ) from None
-            return
-        ray.init(
-            address="local",
-            num_cpus=LOCAL_OVERCOMMIT * cores(),
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-        )
+        if address:
+            ray.init(address=address, logging_level=logging.WARNING)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=LOCAL_OVERCOMMIT * cores(),
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+            )
 
 
-def _running_here() -> str | None:
-    """Address of the cluster that runs on this machine, if it listens.
+def _cluster_address() -> str | None:
+    """Address of the cluster to connect to; None for a local Ray.
 
-    A head that was killed leaves its address behind, and Ray tries for minutes to reach it.
+    Whether something listens is tried first: a head that was killed leaves its address behind on its
+    machine, and Ray itself tries for minutes to reach it.
     """
-    address = read_ray_address()
-    if not address:
+    asked = os.environ.get("RAY_ADDRESS")
+    if asked == "local":
         return None
+    address = read_ray_address() if asked in (None, "", "auto") else asked
+    if address and ("://" in address or _listens(address)):
+        return address
+    if asked:
+        raise InputError(f"no Ray cluster answers at RAY_ADDRESS={asked}; unset it to run on this machine")
+    return None
+
+
+def _listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
-            return address
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+            return True
     except (OSError, ValueError):
-        return None
+        return False
 
 
 def cores() -> int:
