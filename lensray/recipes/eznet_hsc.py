@@ -11,6 +11,12 @@ replaces gradient descent with momentum; each image is also shifted by up to two
 pass of the training runs in bfloat16.
 
 Seeds: 1 and 101 for the training set, 2 for the validation set. The demo's survey has seed 2026.
+
+Duration: 48 minutes on one core of an AMD Zen 4 (2 minutes of simulation, then 16 epochs at about 125 images/s).
+
+Result on the validation set (5,000 cutouts, one lens in ten): ranking performance 0.991; with fewer than ten
+false positives 73% of the lenses. These are simulated lenses with visible arcs among simulated galaxies:
+on real images expect less, and measure it with tracers.
 """
 
 import json
