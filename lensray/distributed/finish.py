@@ -57,7 +57,7 @@ class ScanResult:
             )
             lines.append(
                 f"ranking performance {self.metrics['ranking_performance']:.4f} "
-                f"({self.metrics['measured_on']['ranking_performance']}); {top}"
+                f"({self.metrics['measured_on']['ranking_performance']}){'; ' if top else ''}{top}"
             )
         return "\n".join([*lines, f"report: {self.report}"])
 
