@@ -3,10 +3,14 @@
 python jobs/find_objects.py --run runs/demo --object-ids 17 4711
 """
 
+import io
 from dataclasses import dataclass
+
+from pyarrow import csv
 
 from lensray.catalogs import find_objects
 from lensray.command_line import run_job
+from lensray.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +25,11 @@ class FindConfig:
 
 def main(config: FindConfig) -> None:
     """Look up, and print a line an object."""
-    print(find_objects(config.run, config.object_ids).to_pandas().to_csv(index=False), end="")
+    if not config.object_ids:
+        raise InputError("--object-ids is empty; give at least one id")
+    text = io.BytesIO()
+    csv.write_csv(find_objects(config.run, config.object_ids), text, csv.WriteOptions(quoting_style="needed"))
+    print(text.getvalue().decode(), end="")
 
 
 if __name__ == "__main__":

@@ -90,6 +90,11 @@ class Header:
 
     def __post_init__(self) -> None:
         check_classes(self.classes, self.positive_classes)
+        for name in ("arguments", "provenance"):
+            if not isinstance(getattr(self, name), dict):
+                raise InputError(
+                    f"the bundle's {name} are no JSON object; save it again with lensray.bundle.save"
+                )
         if self.precision not in PRECISIONS:
             raise InputError(
                 f"precision {self.precision!r} is unknown; it must be one of {', '.join(PRECISIONS)}"
@@ -300,11 +305,11 @@ def _check_network(bundle: Bundle) -> None:
     model = bundle.model()
     try:
         with torch.inference_mode():
-            logits = model(torch.zeros(1, *bundle.inputs.shape))
-    except (RuntimeError, ValueError) as error:
+            logits = model(bundle.normalization(torch.zeros(1, *bundle.inputs.shape)))
+    except (RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{bundle.architecture!r} does not take images of shape {bundle.inputs.shape}: {reason:.200}"
+            f"{bundle.architecture!r} and its normalization do not take images of shape {bundle.inputs.shape}: {reason:.200}"
         ) from error
     if logits.shape != (1, len(bundle.classes)):
         raise InputError(

@@ -7,6 +7,7 @@ Exit codes: 0 done; 2 the user's input is wrong (one line on stderr says what an
 import contextlib
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -62,7 +63,9 @@ def _parse(config_class: type[Config]) -> Config:
 def _one_line(text: str) -> str:
     """Text without the box that tyro draws around its messages."""
     words = " ".join(line.strip("╭╮╰╯│─ \t") for line in text.splitlines())
-    return " ".join(words.replace("─", " ").split())
+    words = re.sub(r"─+|\[/?bold\]", " ", words)
+    words = re.sub(r"^\s*Value error\s+Error parsing \w+:|For full helptext.*$", "", words)
+    return " ".join(words.split())
 
 
 def _fail(code: int, message: str) -> NoReturn:

@@ -44,9 +44,9 @@ class PercentileClip:
 
     Notes
     -----
-    A uint8 image whose share `percent` of pixels is already 0 at the faint end and 255 at the bright
-    end has been stored after this clip, and is not clipped a second time. (Interpolated percentiles
-    are not idempotent: the second clip would move the limits inwards.)
+    An image from 0 to 255, of whatever type, whose share `percent` of pixels is 0 at the faint end and 255 at
+    the bright end has been stored after this clip, and is not clipped a second time. (Interpolated
+    percentiles are not idempotent: the second clip would move the limits inwards.)
     """
 
     name: ClassVar[str] = "percentile_clip"
@@ -64,9 +64,8 @@ class PercentileClip:
         """Images in [0, 1], float32."""
         pixels_BCN = images_BCHW.flatten(2).float()
         low, high = percentile_limits(pixels_BCN, self.percent)
-        if images_BCHW.dtype == torch.uint8:
-            stored = self._is_stored(pixels_BCN)
-            low, high = torch.where(stored, 0.0, low), torch.where(stored, float(_LEVELS), high)
+        stored = self._is_stored(pixels_BCN)
+        low, high = torch.where(stored, 0.0, low), torch.where(stored, float(_LEVELS), high)
         width = torch.where(high > low, high - low, 1.0)
         scaled = pixels_BCN.sub(low).div_(width).clamp_(0, 1).nan_to_num_(nan=0.0)
         if self.quantize:
@@ -81,7 +80,8 @@ class PercentileClip:
         clipped = math.floor(self.percent / 100 * (pixels_BCN.shape[-1] - 1)) + 1
         faint = (pixels_BCN == 0).sum(-1, keepdim=True) >= clipped
         bright = (pixels_BCN == _LEVELS).sum(-1, keepdim=True) >= clipped
-        return faint & bright
+        low, high = pixels_BCN.aminmax(dim=-1, keepdim=True)
+        return faint & bright & (low == 0) & (high == _LEVELS)
 
 
 def percentile_limits(pixels_BCN: Tensor, percent: float) -> tuple[Tensor, Tensor]:

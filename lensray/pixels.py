@@ -34,6 +34,8 @@ class Status:
     """A band holds one value only."""
     DUPLICATE_BANDS = "duplicate_bands"
     """Two bands are copies of each other."""
+    NULL_OBJECT_ID = "null_object_id"
+    """No id to find the object by."""
     DUPLICATE_OBJECT_ID = "duplicate_object_id"
     UNREADABLE = "unreadable"
     """The row's part of the file cannot be read."""

@@ -114,13 +114,14 @@ class Scorer:
             part = rows[start : start + self.micro_batch]
             try:
                 parts.append(self._forward(self._feed(images, part)))
+                start += len(part)
+                continue
             except (RuntimeError, MemoryError) as error:
                 if len(part) == 1 or not _is_out_of_memory(error):
                     raise
-                self.micro_batch = len(part) // 2
-                _free_memory(self.device)
-                continue
-            start += len(part)
+            # Outside of the handler, whose traceback holds the tensors that are to be freed.
+            self.micro_batch = len(part) // 2
+            _free_memory(self.device)
         if not parts:
             return np.empty((0, len(self.bundle.classes)), np.float32)
         return torch.cat(parts).cpu().numpy()

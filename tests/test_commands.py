@@ -64,6 +64,9 @@ def write_table(tmp_path, table):
         ({"top": "many"}, "--top"),
         ({"top": "0"}, "at least 1"),
         ({"keep": "colour"}, "colour"),
+        ({"keep": "image"}, "of its own"),
+        ({"pixel_scale": "0"}, "--pixel-scale"),
+        ({"cutouts": ""}, "--cutouts is empty"),
         ({"classes": "ring"}, "ring"),
         ({"nonsense": "1"}, "--nonsense"),
     ],
@@ -128,6 +131,35 @@ def test_what_is_no_bundle_is_refused(run, tmp_path, toy):
     (tmp_path / "n.safetensors").write_bytes(len(words).to_bytes(8, "little") + words + data[8 + size :])
     answer = run("scan_survey.py", *scan_words(tmp_path, toy, bundle=tmp_path / "n.safetensors"))
     assert_refused(answer, "lacks its normalization")
+
+
+def test_output_that_is_a_file_or_a_survey_is_refused(run, tmp_path, toy):
+    other = surveys.toy_survey(tmp_path / "other", 5, files=1)
+    assert_refused(run("scan_survey.py", *scan_words(tmp_path, toy, output=other)), "perhaps a survey")
+    answer = run("scan_survey.py", *scan_words(tmp_path, toy, output=Path(other) / "part-00000.parquet"))
+    assert_refused(answer, "is a file")
+    answer = run(
+        "simulate_survey.py", "--output", Path(other) / "part-00000.parquet", "--count", 5, "--lenses", 1
+    )
+    assert_refused(answer, "is a file")
+
+
+def test_bundle_whose_normalization_has_other_bands_is_refused(run, tmp_path, toy):
+    from lensray import bundle, models
+    from lensray.normalization import SigmaClip
+
+    arguments = {"in_channels": 3, "blocks": [[4, 1, 1]]}
+    made = bundle.Bundle(
+        architecture="eznet",
+        arguments=arguments,
+        inputs=bundle.Inputs(bands=("g", "r", "i"), height=8, width=8, pixel_scale_arcsec=0.168),
+        normalization=SigmaClip(mean=(0.0, 0.0), sigma=(1.0, 1.0)),
+        classes=("non-lens", "lens"),
+        positive_classes=("lens",),
+        state=models.build("eznet", **arguments).state_dict(),
+    )
+    with pytest.raises(ValueError, match="normalization"):
+        bundle.save(made, str(tmp_path / "two.safetensors"))
 
 
 def test_output_inside_the_survey_is_refused(run, tmp_path, toy):

@@ -277,3 +277,9 @@ def test_arcsinh_is_linear_in_the_sky_and_logarithmic_above():
     sigma = 1.4826 * np.median(np.abs(pixels - median))
     expected = np.arcsinh((pixels - median) / (3 * sigma))
     np.testing.assert_allclose(Arcsinh(softening=3)(torch.from_numpy(pixels)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_stored_pictures_are_not_clipped_again_whatever_their_type():
+    images = torch.from_numpy(np.random.default_rng(4).standard_normal((3, 2, 40, 40)).astype(np.float32))
+    stored = PercentileClip().to_uint8(images)
+    torch.testing.assert_close(PercentileClip()(stored.float()), PercentileClip()(stored), rtol=0, atol=0)

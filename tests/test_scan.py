@@ -20,6 +20,7 @@ from ray.cluster_utils import Cluster
 from lensray.distributed import passes, planning, scan, stages
 from lensray.distributed.ledger import Ledger
 from lensray.distributed.planning import ScanConfig, plan_scan
+from lensray.errors import LensRayError
 from lensray.scoring import Scorer
 
 JOB = Path(__file__).parent.parent / "jobs" / "scan_survey.py"
@@ -201,7 +202,7 @@ class DeadlyScore(stages.ScoreFragment):
     """Dies, with its process, on fragment 2."""
 
     def __call__(self, table):
-        fragment = table["fragment"][0].as_py()
+        fragment = table[stages.FRAGMENT][0].as_py()
         if fragment == 2:
             self.attempts.begin("score", fragment)
             if self.attempts.begin("deaths", 0) <= stages.MAX_ATTEMPTS:
@@ -224,33 +225,133 @@ def test_fragment_that_kills_its_actor_is_given_up_after_three_deaths(
 
 
 class FailingScore(stages.ScoreFragment):
-    """Raises on fragment 1."""
+    """Raises on fragment 1, as long as there is something to score in it."""
 
     def __call__(self, table):
-        if table["fragment"][0].as_py() == 1:
-            self.scorer = Raises(self.scorer)
+        if table[stages.FRAGMENT][0].as_py() == 1 and "ok" in table["status"].to_pylist():
+            score = self.scorer
+            self.scorer = lambda cutouts: raise_or(score, cutouts)
         return super().__call__(table)
 
 
-class Raises:
-    """Raises as long as there is something to score."""
+def raise_or(score, table):
+    if "ok" in table["status"].to_pylist():
+        raise RuntimeError("the network fails")
+    return score(table)
 
-    def __init__(self, scorer):
-        self.scorer = scorer
+
+def test_fragment_whose_scoring_raises_gets_a_status_and_another_try_the_next_time(
+    local_ray, tmp_path, toy_bundle, monkeypatch
+):
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    survey = surveys.toy_survey(tmp_path / "survey", 100, files=1)
+    words = {"cutouts": survey, "bundle": toy_bundle, "output": str(tmp_path / "out"), "workers": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, "ScoreFragment", FailingScore)
+        result = run_scan(**words)
+    failed = Ledger(str(tmp_path / "out")).fragments().to_pylist()[1]["rows"]
+    assert result.run["invalid"] == {"failed": failed}
+    assert "tries the failed and unreadable rows again" in result.summary()
+    again = run_scan(**words)
+    assert again.run["rows_this_run"] == failed
+    assert again.run["invalid"] == {}
+    assert not list((tmp_path / "out" / "ledger" / "retry").iterdir())
+
+
+class HopelessScore(stages.ScoreFragment):
+    """Raises on everything."""
 
     def __call__(self, table):
-        if "ok" in table["status"].to_pylist() and table["object_id"][0].as_py() > 0 and table.num_rows < 60:
-            raise RuntimeError("the network fails")
-        return self.scorer(table)
+        score = self.scorer
+        self.scorer = lambda cutouts: raise_or(score, cutouts)
+        return super().__call__(table)
 
 
-def test_fragment_whose_scoring_raises_gets_a_status(local_ray, tmp_path, toy_bundle, monkeypatch):
+@pytest.mark.slow
+def test_network_that_fails_on_everything_ends_the_scan(local_ray, tmp_path, toy_bundle, monkeypatch):
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(scan, "ScoreFragment", FailingScore)
-    survey = surveys.toy_survey(tmp_path / "survey", 100, files=1)
-    result = run_scan(cutouts=survey, bundle=toy_bundle, output=str(tmp_path / "out"), workers=1)
-    assert result.run["invalid"]["failed"] > 0
-    assert result.run["rows"] == 100
+    monkeypatch.setattr(scan, "ScoreFragment", HopelessScore)
+    survey = surveys.toy_survey(tmp_path / "survey", 200)
+    with pytest.raises(LensRayError, match="fails on every fragment"):
+        run_scan(cutouts=survey, bundle=toy_bundle, output=str(tmp_path / "out"))
+
+
+def test_wide_kept_columns_do_not_split_a_fragment(local_ray, tmp_path, toy_bundle):
+    fmt = surveys.cutout_format()
+    spectra = pa.array(np.random.default_rng(0).standard_normal((60, 500_000)).astype(np.float32).tolist())
+    table = surveys.cutouts.make_table(fmt, np.arange(60), surveys.toy_images(60), spectrum=spectra)
+    (tmp_path / "survey").mkdir()
+    pq.write_table(table, tmp_path / "survey" / "a.parquet", row_group_size=10, compression="none")
+    words = {"cutouts": str(tmp_path / "survey"), "bundle": toy_bundle, "output": str(tmp_path / "out")}
+    result = run_scan(**words, keep=("spectrum",), top=3)
+    assert result.run["fragments"] == 6
+    assert surveys.scores_of(tmp_path / "out")["object_id"].to_pylist() == list(range(60))
+
+
+def test_rows_without_an_id_get_a_status_and_do_not_blur_the_other_ids(local_ray, tmp_path, toy_bundle):
+    ids = [36_411_117_000_000_000 + i for i in range(50)]
+    ids[3] = ids[30] = None
+    table = surveys.cutouts.make_table(
+        surveys.cutout_format(), pa.array(ids, pa.int64()), surveys.toy_images(50)
+    )
+    (tmp_path / "survey").mkdir()
+    pq.write_table(table, tmp_path / "survey" / "a.parquet")
+    result = run_scan(cutouts=str(tmp_path / "survey"), bundle=toy_bundle, output=str(tmp_path / "out"))
+    assert result.run["invalid"] == {"null_object_id": 2}
+    assert surveys.scores_of(tmp_path / "out")["object_id"].to_pylist() == ids
+
+
+class FlakyRead:
+    """`read_slice` whose first call fails, as storage does now and then."""
+
+    def __init__(self, read):
+        self.read, self.calls = read, 0
+
+    def __call__(self, *arguments):
+        self.calls += 1
+        if self.calls == 1:
+            raise OSError("connection reset")
+        return self.read(*arguments)
+
+
+class NoAttempts:
+    """Attempts of a process that never dies."""
+
+    def begin(self, stage, fragment):
+        return 1
+
+    def end(self, stage, fragment):
+        pass
+
+    def give_up(self, stage, fragment):
+        pass
+
+
+def test_read_that_fails_once_is_no_damage(tmp_path, toy_bundle, monkeypatch):
+    survey = surveys.toy_survey(tmp_path / "survey", 40, files=1)
+    plan = plan_scan(ScanConfig(cutouts=survey, bundle=toy_bundle, output=str(tmp_path / "out")))
+    reader = stages.ReadFragment(
+        survey=survey,
+        format=plan.format,
+        inputs=plan.header.inputs,
+        columns=plan.columns,
+        schema=plan.column_schema,
+        attempts=NoAttempts(),
+    )
+    monkeypatch.setattr(stages, "read_slice", FlakyRead(stages.read_slice))
+    fragment = {**plan.fragments.to_pylist()[0], "duplicates": []}
+    table = reader(
+        pa.Table.from_pylist(
+            [fragment], plan.fragments.schema.append(pa.field("duplicates", pa.list_(pa.int64())))
+        )
+    )
+    assert set(table["status"].to_pylist()) == {"ok"}
+
+
+def test_pieces_of_a_fragment_are_never_written(tmp_path):
+    table = pa.table({stages.FRAGMENT: [4, 4], stages.ROWS: [3, 3], "score": [0.1, 0.2]})
+    with pytest.raises(LensRayError, match="in pieces"):
+        stages.WriteFragment(output=str(tmp_path), columns=("object_id", "ra", "dec"))(table)
 
 
 def test_duplicates_are_found_across_files_and_buckets(local_ray, tmp_path, toy_bundle):
@@ -283,14 +384,18 @@ def test_duplicates_are_found_across_files_and_buckets(local_ray, tmp_path, toy_
 # --- processes that die ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def slow_survey(tmp_path):
-    """Enough work, with the thesis' network, for something to die in the middle."""
+@pytest.fixture(scope="module")
+def slow_scan(tmp_path_factory):
+    """A survey and a bundle with enough work for something to die in the middle, and their whole scan."""
     from lensray.models.eznet import THESIS_BLOCKS
 
-    bundle = surveys.toy_bundle(tmp_path / "slow.safetensors", size=64, blocks=THESIS_BLOCKS)
-    survey = surveys.toy_survey(tmp_path / "survey", 2400, files=4, row_group=80, size=64)
-    return survey, bundle
+    folder = tmp_path_factory.mktemp("slow")
+    bundle = surveys.toy_bundle(folder / "slow.safetensors", size=64, blocks=THESIS_BLOCKS)
+    survey = surveys.toy_survey(folder / "survey", 2400, files=4, row_group=80, size=64)
+    subprocess.run(
+        command(survey, bundle, folder / "whole"), check=True, env={**os.environ, "RAY_ADDRESS": "local"}
+    )
+    return survey, bundle, folder / "whole"
 
 
 def command(survey, bundle, output):
@@ -328,47 +433,41 @@ def assert_same_content(first, second):
 
 
 @pytest.mark.slow
-def test_killed_driver_resumes_without_repeating_or_losing_rows(slow_survey, tmp_path, monkeypatch):
+def test_killed_driver_resumes_without_repeating_or_losing_rows(slow_scan, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    survey, bundle = slow_survey
-    subprocess.run(command(survey, bundle, tmp_path / "whole"), check=True)
+    survey, bundle, whole = slow_scan
     victim = subprocess.Popen(command(survey, bundle, tmp_path / "killed"))
     wait_for_markers(tmp_path / "killed", 3)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     assert not (tmp_path / "killed" / "candidates.csv").exists()
     done = set((tmp_path / "killed" / "ledger" / "done").iterdir())
-    assert 3 <= len(done) < len(list((tmp_path / "whole" / "scores").iterdir()))
+    assert 3 <= len(done) < len(list((whole / "scores").iterdir()))
     written = {path: path.stat().st_mtime_ns for path in done}
     subprocess.run(command(survey, bundle, tmp_path / "killed"), check=True)
     assert written == {path: path.stat().st_mtime_ns for path in done}
     assert surveys.scores_of(tmp_path / "killed")["object_id"].to_pylist() == list(range(2400))
-    assert_same_content(tmp_path / "whole", tmp_path / "killed")
+    assert_same_content(whole, tmp_path / "killed")
 
 
 @pytest.mark.slow
-def test_killed_actor_costs_no_row(slow_survey, tmp_path, monkeypatch):
+def test_killed_actor_costs_no_row(slow_scan, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    survey, bundle = slow_survey
-    subprocess.run(command(survey, bundle, tmp_path / "whole"), check=True)
+    survey, bundle, whole = slow_scan
     driver = subprocess.Popen(command(survey, bundle, tmp_path / "wounded"))
     wait_for_markers(tmp_path / "wounded", 2)
-    actors = [
-        p
-        for p in psutil.process_iter()
-        if "ray::MapWorker" in p.name() or "MapWorker" in " ".join(p.cmdline())
-    ]
+    family = psutil.Process(driver.pid).children(recursive=True)
+    actors = [process for process in family if "MapWorker" in " ".join(process.cmdline())]
     assert actors
     actors[0].kill()
     assert driver.wait() == 0
-    assert_same_content(tmp_path / "whole", tmp_path / "wounded")
+    assert_same_content(whole, tmp_path / "wounded")
 
 
 @pytest.mark.slow
-def test_removed_node_costs_no_row(slow_survey, tmp_path, monkeypatch):
-    survey, bundle = slow_survey
+def test_removed_node_costs_no_row(slow_scan, tmp_path, monkeypatch):
+    survey, bundle, whole = slow_scan
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    subprocess.run(command(survey, bundle, tmp_path / "whole"), check=True)
     ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3})
     try:
@@ -380,7 +479,7 @@ def test_removed_node_costs_no_row(slow_survey, tmp_path, monkeypatch):
         assert driver.wait() == 0
     finally:
         cluster.shutdown()
-    assert_same_content(tmp_path / "whole", tmp_path / "shrunk")
+    assert_same_content(whole, tmp_path / "shrunk")
 
 
 def test_a_survey_on_s3_has_the_same_scores_as_on_disk(local_ray, tmp_path, toy_bundle, s3_url):

@@ -9,6 +9,11 @@ from typing import Any
 import ray
 from ray.util import metrics
 
+from lensray.errors import LensRayError
+
+# Fragments given up, before any is scored, after which the scan stops.
+HOPELESS = 3
+
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class _AttemptBook:
@@ -16,6 +21,8 @@ class _AttemptBook:
 
     def __init__(self) -> None:
         self.open: Counter[tuple[str, int]] = Counter()
+        self.ended: Counter[str] = Counter()
+        self.given_up: set[tuple[str, int]] = set()
 
     def begin(self, stage: str, fragment: int) -> int:
         self.open[stage, fragment] += 1
@@ -23,6 +30,12 @@ class _AttemptBook:
 
     def end(self, stage: str, fragment: int) -> None:
         self.open.pop((stage, fragment), None)
+        self.ended[stage] += 1
+
+    def give_up(self, stage: str, fragment: int) -> bool:
+        """Note it; whether all is in vain: several were given up and none ever came to an end."""
+        self.given_up.add((stage, fragment))
+        return len(self.given_up) >= HOPELESS and not self.ended[stage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +56,13 @@ class RayAttempts:
     def end(self, stage: str, fragment: int) -> None:
         """The try came to an end."""
         self.book.end.remote(stage, fragment)
+
+    def give_up(self, stage: str, fragment: int) -> None:
+        """The fragment is given up; LensRayError if the fault is not the fragments'."""
+        if ray.get(self.book.give_up.remote(stage, fragment)):
+            raise LensRayError(
+                "the network fails on every fragment; the reason is in the logs of Ray's workers"
+            )
 
 
 class ScanMetrics:

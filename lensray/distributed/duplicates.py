@@ -61,16 +61,19 @@ def rows_in_bucket(survey: str, files: list[tuple[str, int]], bucket: int, bucke
     for path, first_row in files:
         try:
             with filesystem.open_input_file(path) as source:
-                column = pq.read_table(source, columns=["object_id"])["object_id"].to_pandas()
+                column = pq.read_table(source, columns=["object_id"])["object_id"]
         except (pa.ArrowException, OSError) as error:
             # The reader of its fragments meets the same damage and says so on each row.
             log.error("the ids of %s cannot be read: %s", path, error)
             continue
-        mine = np.ones(len(column), bool)
+        # Without nulls, for with them pandas would round large integers to floating point.
+        present = np.flatnonzero(column.is_valid().to_numpy())
+        values = column.drop_null().to_numpy()
+        mine = np.ones(len(values), bool)
         if buckets > 1:
-            mine = hash_array(column.to_numpy()) % buckets == bucket
-        ids.append(column[mine])
-        rows.append(first_row + np.flatnonzero(mine))
+            mine = hash_array(values) % buckets == bucket
+        ids.append(pd.Series(values[mine]))
+        rows.append(first_row + present[mine])
     if not ids:
         return np.empty(0, np.int64)
     repeated = pd.concat(ids, ignore_index=True).duplicated(keep="first").to_numpy()

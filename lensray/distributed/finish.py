@@ -59,6 +59,10 @@ class ScanResult:
                 f"ranking performance {self.metrics['ranking_performance']:.4f} "
                 f"({self.metrics['measured_on']['ranking_performance']}){'; ' if top else ''}{top}"
             )
+        if not run["rows_scored"]:
+            lines.append("nothing was scored: see the reasons above, and docs/formats.md for what they mean")
+        if run["invalid"].get("failed") or run["invalid"].get("unreadable"):
+            lines.append("the same command tries the failed and unreadable rows again")
         return "\n".join([*lines, f"report: {self.report}"])
 
 
@@ -146,6 +150,10 @@ def run_record(
     command: list[str],
 ) -> dict[str, Any]:
     """The content of ``run.json``."""
+    if statuses.total() != plan.rows:
+        raise LensRayError(
+            f"{statuses.total():,} rows came out of {plan.rows:,}; please report this as a bug"
+        )
     scored = statuses["ok"] + statuses["filled_nan"]
     invalid = {reason: n for reason, n in sorted(statuses.items()) if reason not in ("ok", "filled_nan")}
     return {
@@ -157,7 +165,7 @@ def run_record(
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "duration_s": round(time.time() - started, 3),
         **scoring_record(sessions, started),
-        "device": _device(),
+        "device": _device(sessions),
         "survey": {
             "cutouts": plan.config.cutouts,
             "survey": plan.format.survey,
@@ -201,11 +209,11 @@ def scoring_record(sessions: list[dict], started: float) -> dict[str, Any]:
     }
 
 
-def _device() -> str:
-    """What scored: the GPU's name where the cluster has one."""
-    if ray.cluster_resources().get("GPU") and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return "GPU" if ray.cluster_resources().get("GPU") else f"CPU, {platform.machine()}"
+def _device(sessions: list[dict]) -> str:
+    """What scored, by the last session."""
+    if not sessions or not sessions[-1]["gpus"]:
+        return f"CPU, {platform.machine()}"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "GPU"
 
 
 def write_outputs(

@@ -3,8 +3,9 @@
 ``ledger/plan.json`` holds the scan's identity and its fingerprint, ``ledger/fragments.parquet`` its
 fragments, ``ledger/duplicates.parquet`` the rows whose object_id came before, and
 ``ledger/done/<fragment>.json`` one marker for each fragment whose scores are complete. Readers trust
-only fragments with a marker. A fragment's file depends on the input alone, so that writing it twice
-is harmless and a scan can be killed anywhere.
+only fragments with a marker. A fragment's file depends on the input alone (its scores also, in the last bits,
+on the kind of machine and the number of threads), so that writing it twice is harmless and a scan can be
+killed anywhere.
 """
 
 import json
@@ -15,6 +16,10 @@ import pyarrow.parquet as pq
 from lensray.distributed.planning import ScanPlan
 from lensray.errors import InputError
 from lensray.io import storage
+from lensray.pixels import Status
+
+# Statuses that another try may mend.
+RETRIED = frozenset({Status.FAILED, Status.UNREADABLE})
 
 
 class Ledger:
@@ -43,6 +48,7 @@ class Ledger:
                 raise InputError(
                     f"{self.output} holds scores but no ledger, so is no scan of ours; choose another --output"
                 )
+            self._check_no_survey()
             return False
         stored = json.loads(storage.read_bytes(self._url("plan.json")))
         if stored.get("fingerprint") == plan.fingerprint:
@@ -52,6 +58,16 @@ class Ledger:
             f"{self.output} holds another scan (its {', '.join(changed) or 'plan'} differ); "
             "choose another --output, or give the words of that scan"
         )
+
+    def _check_no_survey(self) -> None:
+        """Scores among the files of a survey would be read as part of it by the next scan."""
+        if not storage.exists(self.output):
+            return
+        filesystem, path = storage.resolve(self.output)
+        if filesystem.get_file_info(path).is_file:
+            raise InputError(f"{self.output} is a file; give a folder as --output")
+        if any(name.endswith(".parquet") for name in storage.list_names(filesystem, path)):
+            raise InputError(f"{self.output} holds Parquet files, perhaps a survey; choose another --output")
 
     def open(self, plan: ScanPlan) -> None:
         """Begin this scan, or go on with it (errors as of `check`)."""
@@ -67,24 +83,32 @@ class Ledger:
 
     def done(self) -> set[int]:
         """The fragments whose scores are complete."""
-        filesystem, path = storage.resolve(self._url("done"))
-        return {
-            int(name.removesuffix(".json"))
-            for name in storage.list_names(filesystem, path)
-            if name.endswith(".json")
-        }
+        return self._markers("done")
 
     def pending(self) -> pa.Table:
-        """The fragments that are still to be scored."""
+        """The fragments that are still to be scored, and those worth another try."""
         fragments = self.fragments()
-        done = self.done()
-        return fragments.filter(
-            pa.array([f not in done for f in fragments["fragment"].to_pylist()], pa.bool_())
-        )
+        finished = self.done() - self._markers("retry")
+        keep = [number not in finished for number in fragments["fragment"].to_pylist()]
+        return fragments.filter(pa.array(keep, pa.bool_()))
 
     def mark_done(self, fragment: int, summary: dict) -> None:
-        """Say that the scores of `fragment` are complete; `summary` is for people who look."""
-        storage.write_bytes(self._url("done", f"{fragment:08d}.json"), json.dumps(summary).encode())
+        """Say that the scores of `fragment` are complete; `summary` is for people who look.
+
+        Rows that failed or could not be read count as done for this scan; the next one of the same words
+        tries their fragment again.
+        """
+        name = f"{fragment:08d}.json"
+        text = json.dumps(summary).encode()
+        if RETRIED & set(summary["statuses"]):
+            storage.write_bytes(self._url("retry", name), text)
+        else:
+            storage.delete_file(self._url("retry", name))
+        storage.write_bytes(self._url("done", name), text)
+
+    def _markers(self, kind: str) -> set[int]:
+        names = storage.list_names(*storage.resolve(self._url(kind)))
+        return {int(name.removesuffix(".json")) for name in names if name.endswith(".json")}
 
     def sessions(self) -> list[dict]:
         """Start, seconds, rows and actors of each session of scoring that came to its end."""

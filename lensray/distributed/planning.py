@@ -8,6 +8,7 @@ on the input, the bundle and the settings alone, never on the machine or on the 
 import hashlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -23,9 +24,12 @@ MIN_FRAGMENT_BYTES = 4 << 20
 MAX_FRAGMENT_BYTES = 96 << 20
 # Enough pieces for a small survey to be shared out, shown in progress and resumed.
 FRAGMENTS_WANTED = 64
+FOOTER_READERS = 16
 
 TRUTH_COLUMNS = ("label", "is_tracer")
-SCORE_COLUMNS = ("object_id", "ra", "dec", "score", "status")
+POSITION_COLUMNS = ("object_id", "ra", "dec")
+# Names that a scan's own columns have.
+RESERVED_COLUMNS = ("score", "status", "rank", "ordinality", "image")
 
 FRAGMENT_SCHEMA = pa.schema(
     [
@@ -70,6 +74,11 @@ class ScanConfig:
     """GPUs an actor (default: 1 where the cluster has GPUs, else 0); 0.5 lets two share one."""
 
     def __post_init__(self) -> None:
+        for name in ("cutouts", "output", "bundle"):
+            if not getattr(self, name):
+                raise InputError(f"--{name} is empty; give an address")
+        if self.pixel_scale is not None and not self.pixel_scale > 0:
+            raise InputError(f"--pixel-scale is {self.pixel_scale}; it must be positive, in arcsec")
         if self.top < 1:
             raise InputError(f"--top is {self.top}; it must be at least 1")
         if self.workers is not None and self.workers < 1:
@@ -124,7 +133,8 @@ def plan_scan(config: ScanConfig) -> ScanPlan:
     _check_output(config)
     files = storage.find_files(config.cutouts)
     filesystem, _ = storage.resolve(config.cutouts)
-    footers = [storage.read_footer(filesystem, entry.path, entry.size) for entry in files]
+    with ThreadPoolExecutor(FOOTER_READERS) as pool:
+        footers = list(pool.map(lambda entry: storage.read_footer(filesystem, entry.path, entry.size), files))
     schema = _common_schema(
         [(entry.path, footer.metadata) for entry, footer in zip(files, footers, strict=True)]
     )
@@ -136,9 +146,12 @@ def plan_scan(config: ScanConfig) -> ScanPlan:
         image_shape=config.image_shape,
     )
     _check_fit(config, header, fmt)
-    column_schema = pa.schema([schema.field(name).remove_metadata() for name in _columns(config, schema)])
+    column_schema = _column_schema(config, header, schema)
     metadata = [(entry.path, footer.metadata) for entry, footer in zip(files, footers, strict=True)]
-    fragments = cut_fragments(metadata, bytes_per_row(fmt, header))
+    row_bytes = bytes_per_row(fmt, header) + other_bytes_per_row(
+        [m for _, m in metadata], column_schema.names
+    )
+    fragments = cut_fragments(metadata, row_bytes)
     if fragments.num_rows == 0:
         raise InputError(f"{config.cutouts} holds no rows; give a survey with at least one cutout")
     root = storage.resolve(config.cutouts)[1].rstrip("/")
@@ -176,6 +189,19 @@ def bytes_per_row(fmt: cutouts.CutoutFormat, header: bundles.Header) -> int:
     stored = bands * height * width * fmt.dtype.itemsize
     fitted = len(header.inputs.bands) * header.inputs.height * header.inputs.width * 4
     return max(stored, fitted)
+
+
+def other_bytes_per_row(files: list[pq.FileMetaData], columns: list[str]) -> int:
+    """Decoded size of the columns beside the image: the mean of the row group where it is largest."""
+    largest = 0
+    for metadata in files:
+        wanted = [
+            i for i in range(metadata.num_columns) if metadata.schema.column(i).path.split(".")[0] in columns
+        ]
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            size = sum(group.column(i).total_uncompressed_size for i in wanted)
+            largest = max(largest, -(-size // max(group.num_rows, 1)))
+    return largest
 
 
 def cut_fragments(files: list[tuple[str, pq.FileMetaData]], row_bytes: int) -> pa.Table:
@@ -250,27 +276,25 @@ def _common_schema(files: list[tuple[str, pq.FileMetaData]]) -> pa.Schema:
     return schema
 
 
-def _columns(config: ScanConfig, schema: pa.Schema) -> tuple[str, ...]:
+def _column_schema(config: ScanConfig, header: bundles.Header, schema: pa.Schema) -> pa.Schema:
     """Columns that the scores hold beside score and status: positions, truth, and the kept ones."""
     missing = [name for name in config.keep if name not in schema.names]
     if missing:
         others = [name for name in schema.names if not name.startswith("image")]
         raise InputError(f"--keep names {missing}, but the survey's columns are {others}")
-    images = [
-        name
-        for name in config.keep
-        if pa.types.is_binary(schema.field(name).type) or "tensor" in str(schema.field(name).type)
-    ]
-    if images:
-        raise InputError(f"--keep names {images}, which hold images; candidates.parquet has the image anyway")
-    truth = [name for name in TRUTH_COLUMNS if name in schema.names]
-    for name in truth:
-        if schema.field(name).type != pa.bool_():
+    taken = (*RESERVED_COLUMNS, header.inputs.column)
+    reserved = [name for name in config.keep if name in taken or name.startswith(("score_", "__"))]
+    if reserved:
+        raise InputError(f"--keep names {reserved}, which a scan has of its own; rename the survey's columns")
+    for name in TRUTH_COLUMNS:
+        if name in schema.names and schema.field(name).type != pa.bool_():
             raise InputError(
                 f"column {name!r} must be bool but is {schema.field(name).type}; write it as bool"
             )
-    kept = dict.fromkeys([*truth, *config.keep])
-    return ("object_id", "ra", "dec", *(name for name in kept if name not in SCORE_COLUMNS))
+    truth = [name for name in TRUTH_COLUMNS if name in schema.names]
+    names = dict.fromkeys([*POSITION_COLUMNS, *truth, *config.keep])
+    fields = [schema.field(name).remove_metadata() for name in names]
+    return pa.schema([f.with_type(pa.float64()) if f.name in ("ra", "dec") else f for f in fields])
 
 
 def _check_classes(config: ScanConfig, header: bundles.Header) -> None:

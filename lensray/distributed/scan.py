@@ -12,12 +12,13 @@ from typing import cast
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.exceptions import RayTaskError
 
 import lensray.bundle
 from lensray.distributed import duplicates, finish
 from lensray.distributed.bookkeeping import RayAttempts, ScanMetrics
 from lensray.distributed.ledger import Ledger
-from lensray.distributed.planning import ScanPlan
+from lensray.distributed.planning import MAX_FRAGMENT_BYTES, ScanPlan
 from lensray.distributed.progress import Progress
 from lensray.distributed.resources import Pool, connect, scoring_pool
 from lensray.distributed.stages import ReadFragment, ScoreFragment, WriteFragment
@@ -63,10 +64,23 @@ def scan(plan: ScanPlan) -> finish.ScanResult:
     ) as bar:
         if done_before:
             bar.note(f"{done_before} of {plan.fragments.num_rows} fragments were done before")
-        scored = score_fragments(plan, bundle, pending, ledger.duplicates(), pool, bar)
+        try:
+            scored = score_fragments(plan, bundle, pending, ledger.duplicates(), pool, bar)
+        except RayTaskError as error:
+            if isinstance(error.cause, LensRayError):
+                raise LensRayError(str(error.cause)) from error
+            raise
     if pending.num_rows:
         rows = sum(pending["rows"].to_pylist())
-        ledger.add_session({"started": started, "scoring_s": bar.elapsed, "rows": rows, "actors": pool.size})
+        ledger.add_session(
+            {
+                "started": started,
+                "scoring_s": bar.elapsed,
+                "rows": rows,
+                "actors": pool.size,
+                "gpus": pool.num_gpus,
+            }
+        )
     result = finish.finish(plan, bundle, ledger, started=started, command=sys.argv)
     if scored == 0 and result.run["rows_scored"] == 0 and result.run["invalid"].get("failed"):
         raise LensRayError(f"no cutout could be scored; the reason is in Ray's log ({ray_log_folder()})")
@@ -116,6 +130,7 @@ def score_fragments(
                 "attempts": attempts,
                 "count": ScanMetrics(),
                 "threads": pool.threads,
+                "device": "cuda" if pool.num_gpus else "cpu",
                 "classes": plan.config.classes,
             },
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(pool.threads), "OMP_WAIT_POLICY": "passive"}},
@@ -136,8 +151,10 @@ def score_fragments(
 
 
 def configure_ray_data() -> None:
-    """Ray Data without its own progress bars: `Progress` counts cutouts instead of blocks."""
-    DataContext.get_current().enable_progress_bars = False
+    """Ray Data without its own progress bars, which count blocks, and without splitting a fragment's block."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = 8 * MAX_FRAGMENT_BYTES
 
 
 def ray_log_folder() -> str:

@@ -15,6 +15,7 @@ from lensray.distributed.progress import Progress
 from lensray.distributed.resources import connect, cores
 from lensray.distributed.scan import configure_ray_data
 from lensray.distributed.simulation_plan import SimulateConfig, claim_folder, part_url, plan_parts
+from lensray.errors import InputError
 from lensray.io import parquet, storage
 from lensray.simulation.table import simulated_table
 from lensray.survey import get_survey
@@ -31,10 +32,12 @@ def simulate_survey(config: SimulateConfig) -> str:
         If the folder holds something else than this simulation.
     """
     parts = plan_parts(config)
+    connect()
+    if config.device == "cuda" and not ray.cluster_resources().get("GPU"):
+        raise InputError("--device cuda, but the cluster has no GPU; leave --device away to render on CPUs")
     claim_folder(config)
     missing = [part for part in parts if not storage.exists(part_url(config, part["part"]))]
     done = config.count - sum(part["rows"] for part in missing)
-    connect()
     with Progress("simulate", total=config.count, done=done, unit="cutouts") as bar:
         if missing:
             configure_ray_data()

@@ -82,8 +82,11 @@ def claim_folder(config: SimulateConfig) -> None:
     settings = {key: value for key, value in asdict(config).items() if key not in ("output", "device")}
     words = json.dumps({"simulation": settings, "sha256": _hash(settings)}, indent=1)
     url = storage.join(config.output, PLAN)
+    filesystem, path = storage.resolve(config.output)
+    if filesystem.get_file_info(path).is_file:
+        raise InputError(f"{config.output} is a file; give a folder as --output")
     if not storage.exists(url):
-        if storage.exists(config.output) and storage.list_names(*storage.resolve(config.output)):
+        if storage.exists(config.output) and storage.list_names(filesystem, path):
             raise InputError(f"{config.output} is not empty and holds no simulation; choose another --output")
         storage.write_bytes(url, words.encode())
     elif json.loads(storage.read_bytes(url))["sha256"] != _hash(settings):

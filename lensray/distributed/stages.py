@@ -5,10 +5,11 @@ dashboard) is handed to them, so each can be tested and reused by itself.
 """
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +19,12 @@ from lensray import cutouts
 from lensray.bundle import Bundle, Inputs
 from lensray.cutouts import Status
 from lensray.distributed.ledger import Ledger
+from lensray.errors import LensRayError
 from lensray.io import storage
 
 MAX_ATTEMPTS = 3
+# Columns that a fragment's table carries from stage to stage: its number, and the rows it must have.
+FRAGMENT, ROWS = "__fragment", "__rows"
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,16 @@ class Attempts(Protocol):
 
     def end(self, stage: str, fragment: int) -> None:
         """The try came to an end: the fragment does not kill its process."""
+        ...
+
+    def give_up(self, stage: str, fragment: int) -> None:
+        """The fragment is given up.
+
+        Raises
+        ------
+        LensRayError
+            If several were, and none came to an end: the fault is not theirs.
+        """
         ...
 
 
@@ -71,35 +85,49 @@ class ReadFragment:
 
     def _read(self, fragment: dict) -> pa.Table:
         try:
-            stored = read_slice(self.survey, fragment, (*self.columns, self.format.column))
-            images, status = cutouts.images_of(stored, self.format)
+            stored, images, status = self._decode(fragment)
         except (pa.ArrowException, OSError, ValueError) as error:
-            _raise_if_unreachable(self.survey, fragment, error)
+            if fragment["row_groups"] > 1:
+                return pa.concat_tables([self._read(part) for part in row_groups(self.survey, fragment)])
             log.error("fragment %d (%s) cannot be decoded: %s", fragment["fragment"], fragment["path"], error)
             return self._unusable(fragment, Status.UNREADABLE)
-        status = _mark_duplicates(status, fragment)
+        status = _mark_ids(status, stored["object_id"], fragment)
         images, status = cutouts.check_pixels(images, status, max_nan_fraction=self.inputs.max_nan_fraction)
-        images = cutouts.fit_cutouts(
+        return self._table(fragment, stored.select(list(self.columns)), self._fit(images), status)
+
+    def _fit(self, images: np.ndarray) -> np.ndarray:
+        """Images in the bands, size and pixel scale of the bundle."""
+        return cutouts.fit_cutouts(
             images,
             self.format,
             bands=self.inputs.bands,
             size=(self.inputs.height, self.inputs.width),
             pixel_scale_arcsec=self.inputs.pixel_scale_arcsec,
         )
-        return self._table(fragment, stored.select(list(self.columns)), images, status)
+
+    def _decode(self, fragment: dict) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+        """Columns, images and statuses as stored; a failure counts when it comes twice."""
+        try:
+            return self._decode_once(fragment)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            _raise_if_unreachable(self.survey, fragment, error)
+            return self._decode_once(fragment)
+
+    def _decode_once(self, fragment: dict) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+        stored = read_slice(self.survey, fragment, (*self.columns, self.format.column))
+        return stored, *cutouts.images_of(stored, self.format)
 
     def _table(self, fragment: dict, columns: pa.Table, images: np.ndarray, status: np.ndarray) -> pa.Table:
         columns = columns.cast(self.schema)
-        number = pa.array(np.full(len(status), fragment["fragment"], np.int64))
         columns = columns.append_column("status", pa.array(status, pa.string()))
-        columns = columns.append_column("fragment", number)
-        return columns.append_column("image", cutouts.tensor_column(images))
+        for name, value in ((FRAGMENT, fragment["fragment"]), (ROWS, fragment["rows"])):
+            columns = columns.append_column(name, pa.array(np.full(len(status), value, np.int64)))
+        return columns.append_column(self.inputs.column, cutouts.tensor_column(images))
 
     def _unusable(self, fragment: dict, reason: str) -> pa.Table:
         """A fragment of which no image can be used: every row is there, with the reason."""
-        rows = fragment["rows"]
-        shape = (rows, len(self.inputs.bands), self.inputs.height, self.inputs.width)
-        images = np.zeros(shape, self.format.dtype)
+        rows = slice_rows(fragment)
+        images = self._fit(np.zeros((rows, *self.format.shape), self.format.dtype))
         return self._table(fragment, self._unread_columns(fragment), images, np.full(rows, reason, object))
 
     def _unread_columns(self, fragment: dict) -> pa.Table:
@@ -108,8 +136,29 @@ class ReadFragment:
             return read_slice(self.survey, fragment, self.columns).cast(self.schema)
         except (pa.ArrowException, OSError, ValueError):
             return pa.table(
-                [pa.nulls(fragment["rows"], field.type) for field in self.schema], schema=self.schema
+                [pa.nulls(slice_rows(fragment), field.type) for field in self.schema], schema=self.schema
             )
+
+
+def fragment_of(table: pa.Table) -> int:
+    """Number of the fragment that a table is, whole.
+
+    Raises
+    ------
+    LensRayError
+        If rows are missing: Ray split the block, and each piece would be written over the other.
+    """
+    fragment, rows = table[FRAGMENT][0].as_py(), table[ROWS][0].as_py()
+    if table.num_rows != rows:
+        raise LensRayError(
+            f"fragment {fragment} came in pieces ({table.num_rows} of {rows} rows); keep fewer columns"
+        )
+    return fragment
+
+
+def slice_rows(fragment: dict) -> int:
+    """Rows of a fragment, or of the row group of it that is read by itself."""
+    return fragment.get("slice_rows", fragment["rows"])
 
 
 def read_slice(survey: str, fragment: dict, columns: tuple[str, ...]) -> pa.Table:
@@ -121,10 +170,27 @@ def read_slice(survey: str, fragment: dict, columns: tuple[str, ...]) -> pa.Tabl
     ):
         groups = range(fragment["row_group"], fragment["row_group"] + fragment["row_groups"])
         table = file.read_row_groups(list(groups), columns=list(columns), use_threads=False)
-    table = table.slice(fragment["offset"], fragment["rows"])
-    if table.num_rows != fragment["rows"]:
-        raise ValueError(f"{table.num_rows} rows where the plan has {fragment['rows']}")
+    rows = slice_rows(fragment)
+    table = table.slice(fragment["offset"], rows)
+    if table.num_rows != rows:
+        raise ValueError(f"{table.num_rows} rows where the plan has {rows}")
     return table.select(list(columns)).combine_chunks()
+
+
+def row_groups(survey: str, fragment: dict) -> list[dict]:
+    """The fragment as one for each of its row groups, so that damage in one does not cost the others."""
+    filesystem, _ = storage.resolve(survey)
+    with filesystem.open_input_file(fragment["path"]) as source:
+        metadata = pq.read_metadata(source)
+    parts, start = [], 0
+    for group in range(fragment["row_group"], fragment["row_group"] + fragment["row_groups"]):
+        rows = metadata.row_group(group).num_rows
+        mine = [row - start for row in fragment["duplicates"] if start <= row < start + rows]
+        parts.append(
+            {**fragment, "row_group": group, "row_groups": 1, "slice_rows": rows, "duplicates": mine}
+        )
+        start += rows
+    return parts
 
 
 def _raise_if_unreachable(survey: str, fragment: dict, error: Exception) -> None:
@@ -138,13 +204,13 @@ def _raise_if_unreachable(survey: str, fragment: dict, error: Exception) -> None
         raise unreachable from error
 
 
-def _mark_duplicates(status: np.ndarray, fragment: dict) -> np.ndarray:
-    """Rows whose object_id came before get a status, unless their image is unusable anyway."""
+def _mark_ids(status: np.ndarray, ids: pa.ChunkedArray, fragment: dict) -> np.ndarray:
+    """Rows without an id, or whose id came before, get a status, unless their image is unusable anyway."""
+    status = status.copy()
+    missing = ids.is_null().to_numpy()
+    status[missing & (status == Status.OK)] = Status.NULL_OBJECT_ID
     repeated = np.asarray(fragment["duplicates"], dtype=np.int64)
-    if len(repeated):
-        status = status.copy()
-        usable = repeated[status[repeated] == Status.OK]
-        status[usable] = Status.DUPLICATE_OBJECT_ID
+    status[repeated[status[repeated] == Status.OK]] = Status.DUPLICATE_OBJECT_ID
     return status
 
 
@@ -158,30 +224,37 @@ class ScoreFragment:
         count: Callable[[Counter], None],
         *,
         threads: int | None = None,
+        device: str | None = None,
         classes: tuple[str, ...] = (),
     ) -> None:
         from lensray.scoring import Scorer
 
-        self.scorer = Scorer(bundle, threads=threads, positive_classes=classes or None)
+        self.scorer = Scorer(bundle, device=device, threads=threads, positive_classes=classes or None)
         self.attempts = attempts
         self.count = count
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Scores of one fragment; after `MAX_ATTEMPTS` tries its rows get a status instead."""
-        fragment = table["fragment"][0].as_py()
-        cutout_table = table.drop_columns(["fragment"])
-        while self.attempts.begin("score", fragment) <= MAX_ATTEMPTS:
-            try:
-                scored = self.scorer(cutout_table)
-                break
-            except Exception:
-                log.exception("fragment %d could not be scored", fragment)
-        else:
+        fragment = fragment_of(table)
+        if self.attempts.begin("score", fragment) > MAX_ATTEMPTS:
             log.error("fragment %d failed %d times: its rows get a status", fragment, MAX_ATTEMPTS)
-            scored = self.scorer(_give_up(cutout_table))
+            self.attempts.give_up("score", fragment)
+            return self.scorer(_give_up(table))
+        try:
+            scored = self.scorer(table)
+        except Exception:
+            # A GPU that failed once may fail for ever; a fresh process tries again.
+            log.exception("fragment %d could not be scored", fragment)
+            leave_process()
         self.attempts.end("score", fragment)
         self.count(Counter(scored["status"].to_pylist()))
-        return scored.append_column("fragment", table["fragment"])
+        return scored
+
+
+def leave_process() -> NoReturn:
+    """End this process at once; Ray starts another and gives it the fragment again."""
+    logging.shutdown()
+    os._exit(1)
 
 
 def _give_up(table: pa.Table) -> pa.Table:
@@ -203,7 +276,7 @@ class WriteFragment:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Write one fragment's scores; returns its number, rows and scored rows."""
         ledger = Ledger(self.output)
-        fragment = table["fragment"][0].as_py()
+        fragment = fragment_of(table)
         extra = [name for name in table.column_names if name.startswith("score_")]
         names = ["object_id", "ra", "dec", "score", "status", *self.columns[3:], *extra]
         with storage.atomic_output(ledger.part_url(fragment)) as file:

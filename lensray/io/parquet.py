@@ -1,4 +1,4 @@
-"""Writing tables with images as a folder of Parquet files: bounded memory, all of it or nothing."""
+"""Writing tables with images as a folder of Parquet files, in bounded memory."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,8 @@ def write_folder(
     """Write tables as ``part-00000.parquet`` and so on; returns the number of rows.
 
     The files are written into a hidden folder and moved when all are there, so that a run that fails
-    leaves nothing that looks like a survey.
+    while it reads or writes pixels leaves nothing that looks like a survey. (Killed in the moment of moving,
+    it may leave a part of the files.)
 
     Parameters
     ----------

@@ -262,6 +262,14 @@ def move(source: str, destination: str) -> None:
         filesystem.move(path, resolve(destination)[1])
 
 
+def delete_file(url: str) -> None:
+    """Delete a file; nothing happens if there is none."""
+    filesystem, path = resolve(url)
+    with explained(url, LensRayError):
+        if filesystem.get_file_info(path).is_file:
+            filesystem.delete_file(path)
+
+
 def delete_folder(url: str) -> None:
     """Delete a folder and all that it holds; nothing happens if there is none."""
     filesystem, path = resolve(url)

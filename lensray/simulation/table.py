@@ -9,6 +9,10 @@ from lensray import cutouts
 from lensray.simulation import simulate
 from lensray.survey import Survey
 
+# Added to the seed of a simulated survey, so that none repeats the images that a recipe trains on
+# (recipes call `simulate` with their own small seeds).
+SURVEY_SEEDS = 1 << 40
+
 
 def simulated_table(
     survey: Survey,
@@ -38,7 +42,7 @@ def simulated_table(
     pyarrow.Table
         A cutout table with ``label``, ``is_tracer``, ``kind`` and the drawn parameters.
     """
-    drawn = simulate(survey, indices, is_lens, seed=seed, size=size, device=device)
+    drawn = simulate(survey, indices, is_lens, seed=SURVEY_SEEDS + seed, size=size, device=device)
     limit = np.finfo(dtype).max
     images = np.clip(drawn.images.cpu().numpy(), -limit, limit).astype(dtype)
     fmt = cutouts.CutoutFormat(
