@@ -4,11 +4,12 @@ python jobs/simulate_survey.py --survey hsc_wide --count 20000 --lenses 100 --se
 """
 
 from lensray.command_line import run_job
-from lensray.distributed.simulation_plan import SimulateConfig
+from lensray.distributed.simulation_plan import SimulateConfig, is_claimed
 
 
 def main(config: SimulateConfig) -> None:
     """Simulate, and say where the survey is."""
+    is_claimed(config)
     from lensray.distributed.simulate import simulate_survey  # ray and torch, after the words are checked
 
     url = simulate_survey(config)

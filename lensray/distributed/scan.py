@@ -67,9 +67,7 @@ def scan(plan: ScanPlan) -> finish.ScanResult:
         try:
             scored = score_fragments(plan, bundle, pending, ledger.duplicates(), pool, bar)
         except RayTaskError as error:
-            if isinstance(error.cause, LensRayError):
-                raise LensRayError(str(error.cause)) from error
-            raise
+            raise _reason(error) from error
     if pending.num_rows:
         rows = sum(pending["rows"].to_pylist())
         ledger.add_session(
@@ -155,6 +153,13 @@ def configure_ray_data() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 8 * MAX_FRAGMENT_BYTES
+
+
+def _reason(error: RayTaskError) -> Exception:
+    """The `LensRayError` that a stage raised, of which Ray keeps the text alone; else the error itself."""
+    mark = f"{LensRayError.__module__}.{LensRayError.__name__}: "
+    lines = [line for line in str(error).splitlines() if line.startswith(mark)]
+    return LensRayError(lines[-1].removeprefix(mark)) if lines else error
 
 
 def ray_log_folder() -> str:

@@ -71,28 +71,40 @@ def lens_indices(count: int, lenses: int, seed: int) -> np.ndarray:
     return np.sort(generator.choice(count, lenses, replace=False, shuffle=False)).astype(np.int64)
 
 
-def claim_folder(config: SimulateConfig) -> None:
-    """Claim the folder for this simulation, or find that it is claimed by the same one.
+def is_claimed(config: SimulateConfig) -> bool:
+    """Whether the folder holds this simulation, begun or complete; nothing is written.
 
     Raises
     ------
     InputError
         If the folder holds something else.
     """
-    settings = {key: value for key, value in asdict(config).items() if key not in ("output", "device")}
-    words = json.dumps({"simulation": settings, "sha256": _hash(settings)}, indent=1)
-    url = storage.join(config.output, PLAN)
     filesystem, path = storage.resolve(config.output)
     if filesystem.get_file_info(path).is_file:
         raise InputError(f"{config.output} is a file; give a folder as --output")
+    url = storage.join(config.output, PLAN)
     if not storage.exists(url):
         if storage.exists(config.output) and storage.list_names(filesystem, path):
             raise InputError(f"{config.output} is not empty and holds no simulation; choose another --output")
-        storage.write_bytes(url, words.encode())
-    elif json.loads(storage.read_bytes(url))["sha256"] != _hash(settings):
+        return False
+    if json.loads(storage.read_bytes(url))["sha256"] != _hash(_settings(config)):
         raise InputError(
             f"{config.output} holds another simulation; choose another --output, or repeat its words"
         )
+    return True
+
+
+def claim_folder(config: SimulateConfig) -> None:
+    """Write into the folder what simulation it holds (errors as of `is_claimed`)."""
+    if not is_claimed(config):
+        settings = _settings(config)
+        words = json.dumps({"simulation": settings, "sha256": _hash(settings)}, indent=1)
+        storage.write_bytes(storage.join(config.output, PLAN), words.encode())
+
+
+def _settings(config: SimulateConfig) -> dict:
+    """What the images depend on."""
+    return {key: value for key, value in asdict(config).items() if key not in ("output", "device")}
 
 
 def _hash(settings: dict) -> str:
