@@ -43,6 +43,10 @@ class Status:
     """The model fails on it, again and again."""
 
 
+SCORED = (Status.OK, Status.FILLED_NAN)
+"""Statuses of the rows that have a score."""
+
+
 def check_pixels(
     images: np.ndarray, status: np.ndarray, max_nan_fraction: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:

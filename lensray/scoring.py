@@ -17,7 +17,7 @@ from torch import Tensor
 from lensray import models
 from lensray.bundle import Bundle, check_classes, load
 from lensray.io import tables
-from lensray.pixels import Status
+from lensray.pixels import SCORED, Status
 
 NON_FINITE_SCORE = "non_finite_score"
 """Status of a row for which the network gave NaN or infinity."""
@@ -26,8 +26,6 @@ NON_FINITE_SCORE = "non_finite_score"
 # 440; in batches of 256 and without channels_last it is 119 and 204. A GPU takes what its memory holds.
 CPU_MICRO_BATCH_PER_THREAD = 16
 CUDA_MICRO_BATCH = 4096
-
-_SCORED = (Status.OK, Status.FILLED_NAN)
 
 
 class Scorer:
@@ -100,7 +98,7 @@ class Scorer:
             If the images are not of the bundle's shape.
         """
         images, status = self._images(table)
-        rows = np.flatnonzero(np.isin(status, _SCORED))
+        rows = np.flatnonzero(np.isin(status, SCORED))
         probabilities = np.full((len(status), len(self.bundle.classes)), np.nan, np.float32)
         probabilities[rows] = self.probabilities(images, rows)
         failed = rows[np.isnan(probabilities[rows]).any(1)]
@@ -153,7 +151,7 @@ class Scorer:
         images, status = tables.decode_tensors(column, shape, column.type.value_type.to_pandas_dtype())
         if "status" in table.column_names:
             given = np.asarray(table.column("status").to_pylist(), object)
-            status = np.where(np.isin(given, _SCORED) & (status != Status.OK), status, given)
+            status = np.where(np.isin(given, SCORED) & (status != Status.OK), status, given)
         return images, status
 
     def _scored(

@@ -28,6 +28,7 @@ from lensray.inspection.report import ReportData, write_report
 from lensray.io import storage
 from lensray.metrics.scan_metrics import ScanMetrics, scan_metrics
 from lensray.metrics.truth import TruthCounts, TruthScores
+from lensray.pixels import SCORED, Status
 
 PACKAGES = ("ray", "torch", "numpy", "pyarrow", "astropy", "scipy", "safetensors")
 
@@ -154,12 +155,12 @@ def run_record(
         raise LensRayError(
             f"{statuses.total():,} rows came out of {plan.rows:,}; please report this as a bug"
         )
-    scored = statuses["ok"] + statuses["filled_nan"]
-    invalid = {reason: n for reason, n in sorted(statuses.items()) if reason not in ("ok", "filled_nan")}
+    scored = sum(statuses[name] for name in SCORED)
+    invalid = {reason: n for reason, n in sorted(statuses.items()) if reason not in SCORED}
     return {
         "rows": plan.rows,
         "rows_scored": scored,
-        "rows_filled_nan": statuses["filled_nan"],
+        "rows_filled_nan": statuses[Status.FILLED_NAN],
         "invalid": invalid,
         "fragments": plan.fragments.num_rows,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),

@@ -21,6 +21,7 @@ from lensray.cutouts import Status
 from lensray.distributed.ledger import Ledger
 from lensray.errors import LensRayError
 from lensray.io import storage
+from lensray.pixels import SCORED
 
 MAX_ATTEMPTS = 3
 # Columns that a fragment's table carries from stage to stage: its number, and the rows it must have.
@@ -260,7 +261,7 @@ def leave_process() -> NoReturn:
 def _give_up(table: pa.Table) -> pa.Table:
     """The same table with no row left to score."""
     status = np.asarray(table["status"].to_pylist(), object)
-    status[np.isin(status.astype(str), (Status.OK, Status.FILLED_NAN))] = Status.FAILED
+    status[np.isin(status.astype(str), SCORED)] = Status.FAILED
     return table.set_column(table.schema.get_field_index("status"), "status", pa.array(status, pa.string()))
 
 
