@@ -230,6 +230,26 @@ EUCLID = _survey(
 )
 """Euclid Wide Survey, VIS."""
 
+EUCLID_NISP = _survey(
+    name="euclid_nisp",
+    bands=("Y", "J", "H"),
+    pixel_scale_arcsec=0.3,
+    zero_point_mag=(30.0, 30.0, 30.0),
+    psf_fwhm_arcsec=(0.49, 0.49, 0.49),
+    psf_moffat_beta=3.0,
+    limiting_mag=(24.5, 24.5, 24.5),
+    limiting_snr=5.0,
+    limiting_aperture_arcsec=None,
+    saturation_mag=(16.0, 16.0, 16.0),
+    gain=tuple(gain_from_exposure(m, 30.0, 4 * 87.0) for m in (25.04, 25.26, 25.21)),
+    source="Cuillandre et al. 2025 (Euclid early release observations, arXiv:2405.13496): PSF of 0.49 arcsec and a depth of "
+    "24.5 at 5 sigma for point sources in each band, one reference observation of four exposures, as the wide survey's; "
+    "Schirmer et al. 2022 (arXiv:2203.01650): zero points in electrons a second, for the gain; the zero point of the images "
+    "and saturation near 16 are of our choice",
+)
+"""Euclid Wide Survey, the near infrared beside `EUCLID` (no survey of its own in `SURVEYS`: simulate both together,
+`lensray.simulation.euclid`)."""
+
 DES = _survey(
     name="des",
     bands=("g", "r", "i"),

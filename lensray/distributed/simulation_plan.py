@@ -10,19 +10,23 @@ import numpy as np
 from lensray.errors import InputError
 from lensray.io import storage
 from lensray.survey import get_survey
+from lensray.survey_imaging import HostSurvey, open_hosts
 
 PART_BYTES = 64 << 20
-PLAN = "simulation.json"
+# The underscore keeps readers of Parquet folders from taking it for a part.
+PLAN = "_simulation.json"
+INJECTION = "_injection.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SimulateConfig:
-    """Simulate a survey of cutouts: lenses, and the objects that are mistaken for them."""
+    """Simulate a survey of cutouts: lenses, and the objects that are mistaken for them; or put lenses into a real one."""
 
     output: str
     """Folder of the survey, local or s3://; the same words go on with a stopped simulation."""
-    survey: str = "hsc_wide"
-    """Whose depth, seeing and pixels: cosmos_acs, hsc_wide, lsst_single_epoch, lsst_coadd, euclid or des."""
+    survey: str | None = None
+    """Whose depth, seeing and pixels: cosmos_acs, hsc_wide, lsst_single_epoch, lsst_coadd, euclid or des
+    (default: hsc_wide; with --onto what that survey's metadata says)."""
     count: int = 20_000
     """Number of cutouts."""
     lenses: int = 100
@@ -30,14 +34,27 @@ class SimulateConfig:
     seed: int = 1
     """Seed of everything that is drawn."""
     size: int = 64
-    """Side of a cutout, in pixels."""
+    """Side of a cutout, in pixels (with --onto as in that survey)."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Type of the pixels as stored; float16 halves the bytes at a rounding well below the noise."""
+    """Type of the pixels as stored; float16 halves the bytes at a rounding well below the noise (with --onto as
+    in that survey)."""
     device: str = "cpu"
     """Where to render: cpu or cuda."""
+    onto: str | None = None
+    """A survey of real cutouts with linear pixels: arcs are painted on its galaxies that could be lenses, and the
+    cutouts that are no lenses are its own, drawn such that brightness alone does not tell which are which."""
+    zero_point: tuple[float, ...] = ()
+    """With --onto: AB magnitude of one image unit, a number a band (default: that of --survey)."""
+    psf_fwhm: tuple[float, ...] = ()
+    """With --onto: width of the PSF in arcsec, a number a band (default: columns psf_fwhm_BAND, or that of --survey)."""
+    faintest_host: float = 23.0
+    """With --onto: i magnitude of the faintest galaxy that gets an arc."""
 
     def __post_init__(self) -> None:
-        get_survey(self.survey)
+        if self.survey is not None or self.onto is None:
+            get_survey(self.survey_name)
+        if self.onto is None and (self.zero_point or self.psf_fwhm):
+            raise InputError("--zero-point and --psf-fwhm say what the images of --onto are; give --onto")
         if self.count < 1 or not 0 <= self.lenses <= self.count:
             raise InputError(
                 f"--lenses {self.lenses} of --count {self.count}: give 0 ≤ lenses ≤ count, count ≥ 1"
@@ -47,10 +64,30 @@ class SimulateConfig:
         if self.seed < 0:
             raise InputError(f"--seed is {self.seed}; it must not be negative")
 
+    @property
+    def survey_name(self) -> str:
+        """Name of the survey that is simulated."""
+        return self.survey or "hsc_wide"
+
+    def hosts(self) -> HostSurvey:
+        """The survey of --onto.
+
+        Raises
+        ------
+        InputError
+            If there is none, or nothing can be painted onto its images.
+        """
+        if self.onto is None:
+            raise ValueError("no survey to paint arcs onto")
+        source, output = (storage.resolve(url)[1].rstrip("/") + "/" for url in (self.onto, self.output))
+        if output.startswith(source):
+            raise InputError(f"--output {self.output} lies in the survey {self.onto}; choose another folder")
+        return open_hosts(self.onto, self.survey, self.zero_point, self.psf_fwhm)
+
 
 def plan_parts(config: SimulateConfig) -> list[dict]:
     """The parts of a survey: number, first index, rows, and which of the indices are lenses."""
-    bands = len(get_survey(config.survey).bands)
+    bands = len(get_survey(config.survey_name).bands)
     rows = max(1, PART_BYTES // (bands * config.size**2 * np.dtype(config.dtype).itemsize))
     lenses = lens_indices(config.count, config.lenses, config.seed)
     starts = range(0, config.count, rows)
@@ -104,7 +141,14 @@ def claim_folder(config: SimulateConfig) -> None:
 
 def _settings(config: SimulateConfig) -> dict:
     """What the images depend on."""
-    return {key: value for key, value in asdict(config).items() if key not in ("output", "device")}
+    settings = {**json.loads(json.dumps(asdict(config))), "survey": config.survey_name}
+    if config.onto is None:
+        names = ("survey", "count", "lenses", "seed", "size", "dtype")
+    else:
+        names = ("onto", "count", "lenses", "seed", "zero_point", "psf_fwhm", "faintest_host")
+        settings["onto"] = storage.resolve(config.onto)[1]
+        names = (*names, "survey") if config.survey else names
+    return {name: settings[name] for name in names}
 
 
 def _hash(settings: dict) -> str:

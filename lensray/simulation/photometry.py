@@ -17,8 +17,12 @@ BAND_WEIGHTS: dict[str, tuple[float, float, float]] = {
     "z": (0.0, -0.5, 1.5),
     "VIS": (0.0, 0.5, 0.5),
     "F814W": (0.0, 0.0, 1.0),
+    "Y": (0.0, -0.85, 1.85),
+    "J": (0.0, -1.2, 2.2),
+    "H": (0.0, -1.6, 2.6),
 }
-"""Magnitude of a band as a mean of g, r and i; VIS spans r and i, F814W is close to i, z goes on from r - i."""
+"""Magnitude of a band as a mean of g, r and i; VIS spans r and i, F814W is close to i, z, Y, J and H go on from r - i:
+a red galaxy of r - i = 0.85 has i - H = 1.4, a blue one of 0.18 has 0.3."""
 
 
 def band_magnitudes(bands: tuple[str, ...], g: Floats, r: Floats, i: Floats) -> Floats:

@@ -69,13 +69,23 @@ def _artefacts(b: SceneBuilder, owner: Rows, d: Draws, x: Floats, y: Floats) -> 
 
 
 def _lens(b: SceneBuilder, owner: Rows, d: Draws, x: Floats, y: Floats) -> Systems:
-    """An early-type galaxy as deflector and a blue source inside 0.55 Einstein radii.
+    """An early-type galaxy and what it lenses."""
+    return lensing(b, owner, d, early_type(b, owner, d, x, y, ARC_LIGHT_MAG), x, y)
 
-    The Einstein radius follows the galaxy's brightness loosely (0.13 dex of scatter). A source at ``beta`` behind
-    an isothermal sphere has two images and the magnification ``2 theta_E / beta``, here at least 3.6.
+
+def typical_log_einstein_radius(i: Floats) -> Floats:
+    """Logarithm (base 10) of the Einstein radius, in arcsec, that is usual for a galaxy of an i magnitude."""
+    return np.log10(1.35) - 0.08 * (i - 19.5)
+
+
+def lensing(b: SceneBuilder, owner: Rows, d: Draws, main: dict[str, Floats], x: Floats, y: Floats) -> Systems:
+    """A galaxy at (x, y) as deflector and a blue source inside 0.55 Einstein radii.
+
+    Of the galaxy `main`, the magnitude ``i``, the ``axis_ratio`` and the ``angle`` count. The Einstein radius
+    follows its brightness loosely (0.13 dex of scatter). A source at ``beta`` behind an isothermal sphere has
+    two images and the magnification ``2 theta_E / beta``, here at least 3.6.
     """
-    main = early_type(b, owner, d, x, y, ARC_LIGHT_MAG)
-    typical = np.log10(1.35) - 0.08 * (main["i"] - 19.5)
+    typical = typical_log_einstein_radius(main["i"])
     low, high = np.log10(b.reach.einstein_low), np.log10(b.reach.einstein_high)
     radius = 10 ** d.normal(typical, 0.13, low, high)
     q = np.clip(main["axis_ratio"] + d.normal(0.0, 0.07), 0.5, 0.98)

@@ -1,5 +1,6 @@
 """Render a scene: light and arcs through the PSF, in the survey's image units, without noise."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -40,9 +41,17 @@ def as_tensor(values: NDArray, device: torch.device) -> Tensor:
 
 
 def render(
-    scene: Scene, survey: Survey, size: int, device: torch.device
+    scene: Scene,
+    survey: Survey,
+    size: int,
+    device: torch.device,
+    source_mag: NDArray[np.float64] | None = None,
 ) -> tuple[Tensor, dict[str, NDArray[np.float64]]]:
-    """Images without noise (N, bands, size, size), and what was measured on the arcs."""
+    """Images without noise (N, bands, size, size), and what was measured on the arcs.
+
+    Sources have the magnitudes `source_mag`, shape (N,), NaN where there is none, if they are given (another
+    instrument sees the same sources); else each is bright enough for its arc to be seen.
+    """
     margin, pixel = margin_pixels(survey, size), survey.pixel_scale_arcsec
     frame = Grid(height=size + 2 * margin, width=size + 2 * margin, pixel_scale=pixel)
     light = torch.zeros((len(scene.kind), len(survey.bands), frame.height, frame.width), device=device)
@@ -50,7 +59,7 @@ def render(
         _add_light(light, table, frame, survey)
     transforms = _psf_transforms(survey, size, device)[torch.from_numpy(scene.seeing).to(device)]
     images = _blur(light, transforms, margin)
-    lensing = _add_arcs(images, scene.systems, transforms, survey)
+    lensing = _add_arcs(images, scene.systems, transforms, survey, source_mag)
     _add_stars(images, scene, survey)
     return images, lensing
 
@@ -95,7 +104,11 @@ def _add_light(light: Tensor, table: Components, frame: Grid, survey: Survey) ->
 
 
 def _add_arcs(
-    images: Tensor, systems: Systems, transforms: Tensor, survey: Survey
+    images: Tensor,
+    systems: Systems,
+    transforms: Tensor,
+    survey: Survey,
+    source_mag: NDArray[np.float64] | None,
 ) -> dict[str, NDArray[np.float64]]:
     """Add the lensed sources to the images of everything else, each bright enough to be seen there."""
     names = ("source_mag", "magnification", "arc_mag", "arc_snr")
@@ -103,9 +116,9 @@ def _add_arcs(
     if len(systems.owner) == 0:
         return found
     owner = torch.from_numpy(systems.owner).to(images.device)
-    arcs, magnification = _arcs(systems, transforms[owner], images.shape[-1], survey)
+    arcs, magnification = arc_images(systems, transforms[owner], images.shape[-2:], survey)
     unit_snr = _signal_to_noise(arcs, images[owner], survey)
-    mag = _source_magnitudes(unit_snr, systems.mag_rank)
+    mag = source_magnitudes(unit_snr, systems.mag_rank) if source_mag is None else source_mag[systems.owner]
     images[owner] += arcs * as_tensor(10 ** (-0.4 * mag), images.device)[:, None, None, None]
     arc_mag, arc_snr = mag - 2.5 * np.log10(magnification), unit_snr * 10 ** (-0.4 * mag)
     for name, values in zip(names, (mag, magnification, arc_mag, arc_snr), strict=True):
@@ -113,17 +126,20 @@ def _add_arcs(
     return found
 
 
-def _arcs(
-    systems: Systems, transforms: Tensor, size: int, survey: Survey
+def arc_images(
+    systems: Systems, transforms: Tensor, shape: Sequence[int], survey: Survey
 ) -> tuple[Tensor, NDArray[np.float64]]:
-    """Images (M, bands, size, size) of lensed sources of magnitude 0 in the first band, and magnifications (M,)."""
+    """Images (M, bands, H, W) of lensed sources of magnitude 0 in the first band, and magnifications (M,).
+
+    `transforms` are those of the PSFs, for frames with `margin_pixels` of the longer side around.
+    """
     device = transforms.device
     columns = {name: as_tensor(values, device) for name, values in systems.deflector.items()}
     c = {name: as_tensor(values, device) for name, values in systems.source.items()}
     source = SersicLight(shapes=_ellipses(c), effective_radius=c["radius"], index=c["index"])
-    grid = Grid(height=size, width=size, pixel_scale=survey.pixel_scale_arcsec)
+    grid = Grid(height=shape[0], width=shape[1], pixel_scale=survey.pixel_scale_arcsec)
     maps = lensed_images(grid, Deflectors(**columns), source)
-    margin = margin_pixels(survey, size)
+    margin = margin_pixels(survey, max(shape))
     arcs = _blur(torch.nn.functional.pad(maps, (margin,) * 4)[:, None], transforms, margin)
     flux = fluxes(survey, as_tensor(systems.colour, device))
     return arcs * flux[:, :, None, None], maps.sum((1, 2)).double().cpu().numpy()
@@ -136,13 +152,15 @@ def _signal_to_noise(arcs: Tensor, others: Tensor, survey: Survey) -> NDArray[np
     return (arcs**2 / variance).sum((2, 3)).amax(1).sqrt().double().cpu().numpy()
 
 
-def _source_magnitudes(unit_snr: NDArray[np.float64], rank: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Magnitudes from number counts, no fainter than what reaches `ARC_SNR`.
+def source_magnitudes(
+    unit_snr: NDArray[np.float64], rank: NDArray[np.float64], least_snr: float = ARC_SNR
+) -> NDArray[np.float64]:
+    """Magnitudes from number counts, no fainter than what reaches `least_snr`.
 
     Where even the brightest source of `SOURCE_MAG` would not reach it, the source is as bright as it must be.
     """
     bright, faint = SOURCE_MAG
-    limit = np.minimum(faint, 2.5 * np.log10(unit_snr / ARC_SNR))
+    limit = np.minimum(faint, 2.5 * np.log10(unit_snr / least_snr))
     width = np.maximum(limit - bright, 0.0)
     return limit - width + np.log10(1 + rank * (10 ** (SOURCE_SLOPE * width) - 1)) / SOURCE_SLOPE
 

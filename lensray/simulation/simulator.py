@@ -107,15 +107,15 @@ def _simulate_batch(
     size: int,
     device: str | torch.device,
 ) -> Simulated:
-    uniforms, noise = _random_numbers(indices, seed, (len(survey.bands), size, size))
+    uniforms, noise = random_numbers(indices, seed, (len(survey.bands), size, size))
     scene = draw_scene(survey, size, is_lens, uniforms)
     clean, lensing = render(scene, survey, size, torch.device(device))
-    images = _observe(clean, noise, scene, survey)
+    images = observe(clean, noise, scene, survey)
     parameters = {name: values.astype(np.float32) for name, values in {**scene.parameters, **lensing}.items()}
     return Simulated(images=images, kind=scene.kind, parameters=parameters)
 
 
-def _random_numbers(indices: NDArray[np.int64], seed: int, shape: tuple[int, ...]) -> tuple[NDArray, Tensor]:
+def random_numbers(indices: NDArray[np.int64], seed: int, shape: tuple[int, ...]) -> tuple[NDArray, Tensor]:
     """Uniforms (N, UNIFORMS) and standard normal noise (N, *shape), each row from its index alone."""
     uniforms = np.empty((len(indices), UNIFORMS))
     noise = torch.empty((len(indices), *shape))
@@ -128,7 +128,7 @@ def _random_numbers(indices: NDArray[np.int64], seed: int, shape: tuple[int, ...
     return uniforms, noise
 
 
-def _observe(clean: Tensor, noise: Tensor, scene: Scene, survey: Survey) -> Tensor:
+def observe(clean: Tensor, noise: Tensor, scene: Scene, survey: Survey) -> Tensor:
     """Add noise, then what the detector does."""
     artefacts, size = scene.artefacts, clean.shape[-1]
     sky, gain, full = (torch.tensor(v).to(clean) for v in (survey.sky_sigma, survey.gain, survey.saturation))
