@@ -1,4 +1,4 @@
-"""Images seen from other sides: the symmetries of the square, random sub-crops, shifts.
+"""Images seen from other sides: the symmetries of the square, random sub-crops, shifts, rotations and zooms.
 
 A galaxy has no preferred orientation, so a training image may be turned and mirrored in eight ways (Pourrahmani 2019,
 section 2.2). Every function takes a batch of shape (batch, bands, height, width) of any type, treats all bands
@@ -70,6 +70,29 @@ def random_shifts(images_BCHW: Tensor, max_shift: int, generator: torch.Generato
     down = _draw(2 * max_shift + 1, batch, device, generator) - max_shift
     right = _draw(2 * max_shift + 1, batch, device, generator) - max_shift
     return _take(images_BCHW, _reflected(down, height), _reflected(right, width))
+
+
+def random_rotations(images_BCHW: Tensor, max_zoom: float, generator: torch.Generator) -> Tensor:
+    """Each image turned by any angle and magnified by 1/`max_zoom` to `max_zoom` (uniform in its logarithm).
+
+    Every pixel is that of the image which lies nearest: interpolation would smooth the noise, which gives a training
+    image away. What comes from outside the image is filled by reflection.
+    """
+    batch, _, height, width = images_BCHW.shape
+    if max_zoom < 1:
+        raise ValueError(f"the largest zoom must be at least 1; got {max_zoom}")
+    _check_square(images_BCHW)
+    uniforms = torch.rand((2, batch), generator=generator, device=generator.device).to(images_BCHW.device)
+    angle, zoom = 2 * torch.pi * uniforms[0], max_zoom ** (2 * uniforms[1] - 1)
+    cosine, sine = angle.cos() / zoom, angle.sin() / zoom
+    matrices = torch.zeros(batch, 2, 3, device=images_BCHW.device)
+    matrices[:, 0, 0], matrices[:, 0, 1] = cosine, -sine
+    matrices[:, 1, 0], matrices[:, 1, 1] = sine, cosine
+    grid = F.affine_grid(matrices, [batch, 1, height, width], align_corners=False)
+    turned = F.grid_sample(
+        images_BCHW.float(), grid, "nearest", padding_mode="reflection", align_corners=False
+    )
+    return turned.to(images_BCHW.dtype)
 
 
 def _check_square(images_BCHW: Tensor) -> None:

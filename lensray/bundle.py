@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
+from lensray import weights
 from lensray.errors import InputError
 from lensray.io import storage
+from lensray.weights import Storage
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,8 +40,33 @@ _SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FurtherImages:
+    """Images of another column, with pixels of their own size, that a network takes beside the first ones."""
+
+    column: str
+    """Column of the survey's table."""
+    bands: tuple[str, ...]
+    """Band names, in the order of the planes."""
+    height: int
+    """Rows of pixels."""
+    width: int
+    """Columns of pixels."""
+    pixel_scale_arcsec: float
+    """Side of a pixel, in arcsec."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bands", tuple(self.bands))
+        if not self.bands or min(self.height, self.width) < 1 or not self.pixel_scale_arcsec > 0:
+            raise ValueError(f"a network's images need bands, a size and a pixel scale; got {self}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Inputs:
-    """The images that a network takes."""
+    """The images that a network takes.
+
+    It is given one array an image. Planes of `further` columns follow those of the first in it, each in the middle of
+    a frame of the first ones' size, with zeros around (`lensray.reading.pack_planes`).
+    """
 
     column: str = "image"
     """Column of the survey's table."""
@@ -53,16 +80,39 @@ class Inputs:
     """Side of a pixel, in arcsec."""
     max_nan_fraction: float = 0.0
     """Largest share of NaN pixels that is filled and scored."""
+    further: tuple[FurtherImages, ...] = ()
+    """Images of other columns."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", tuple(self.bands))
+        further = (f if isinstance(f, FurtherImages) else FurtherImages(**f) for f in self.further)
+        object.__setattr__(self, "further", tuple(further))
         if not self.bands or min(self.height, self.width) < 1 or not self.pixel_scale_arcsec > 0:
             raise ValueError(f"a network's images need bands, a size and a pixel scale; got {self}")
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError(f"a network takes each column once; got {', '.join(self.columns)}")
+        for part in self.further:
+            if (self.height - part.height) % 2 or (self.width - part.width) % 2:
+                raise ValueError(
+                    f"images of {part.height}×{part.width} pixels have no middle in frames of "
+                    f"{self.height}×{self.width}; both sides must differ by an even number"
+                )
+            if part.height > self.height or part.width > self.width:
+                raise ValueError(
+                    f"images of {part.height}×{part.width} pixels do not fit into frames of "
+                    f"{self.height}×{self.width}; the largest images come first"
+                )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the survey's table with images, the first one's before the further ones'."""
+        return self.column, *(part.column for part in self.further)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Bands, height and width."""
-        return len(self.bands), self.height, self.width
+        """Planes (of all columns), height and width."""
+        planes = len(self.bands) + sum(len(part.bands) for part in self.further)
+        return planes, self.height, self.width
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,8 +209,10 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in _SHIPPED.glob(f"*{_SUFFIX}"))
 
 
-def save(bundle: Bundle, url: str) -> str:
-    """Write a bundle to one file, local or s3://; returns the file's SHA-256.
+def save(bundle: Bundle, url: str, storage_type: Storage = "float32") -> str:
+    """Write a bundle to one file, local or s3://, its weights in fewer bytes if asked (`lensray.weights`).
+
+    Returns the file's SHA-256.
 
     Raises
     ------
@@ -174,7 +226,7 @@ def save(bundle: Bundle, url: str) -> str:
 
     _check_network(bundle)
     config, arrays = normalization.to_config(bundle.normalization)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.state.items()}
+    tensors = weights.pack({n: tensor.detach().cpu() for n, tensor in bundle.state.items()}, storage_type)
     tensors |= {_ARRAYS + name: _tensor(array) for name, array in arrays.items()}
     description = {
         "format": FORMAT,
@@ -220,7 +272,7 @@ def load(name_or_url: str) -> Bundle:
         positive_classes=header.positive_classes,
         precision=header.precision,
         provenance=header.provenance,
-        state={name: tensor for name, tensor in tensors.items() if not name.startswith(_ARRAYS)},
+        state=weights.unpack({n: tensor for n, tensor in tensors.items() if not n.startswith(_ARRAYS)}),
         sha256=header.sha256,
     )
     try:

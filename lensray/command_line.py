@@ -68,6 +68,11 @@ def _one_line(text: str) -> str:
     return " ".join(words.split())
 
 
+def refuse(message: str) -> NoReturn:
+    """End the command because the user's words are wrong."""
+    _fail(2, f"error: {message}")
+
+
 def _fail(code: int, message: str) -> NoReturn:
     print(_one_line(message), file=sys.stderr)
     sys.exit(code)

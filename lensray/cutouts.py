@@ -30,6 +30,7 @@ __all__ = [
     "METADATA_KEY",
     "CutoutFormat",
     "Status",
+    "add_images",
     "align_table",
     "check_pixels",
     "cutout_schema",
@@ -85,6 +86,29 @@ def make_table(
     schema = cutout_schema(format, ids.type, fields)
     positions = [unknown if values is None else pa.array(values, pa.float64()) for values in (ra, dec)]
     return pa.table([ids, *positions, images, *extra.values()], schema=schema)
+
+
+def add_images(table: pa.Table, format: CutoutFormat, images: np.ndarray) -> pa.Table:
+    """A table with a further column of images, of another resolution, described in its metadata.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Of a survey's schema.
+    format : CutoutFormat
+        Of the new images, with the new column's name.
+    images : ndarray, shape (N, bands, height, width)
+    """
+    if images.shape[1:] != format.shape or images.dtype != format.dtype:
+        raise ValueError(
+            f"images are {images.dtype} of {images.shape[1:]}, the format says {format.dtype} of {format.shape}"
+        )
+    metadata = dict(table.schema.metadata or {})
+    described = json.loads(metadata.get(METADATA_KEY, b"{}"))
+    further = {"bands": list(format.bands), "pixel_scale_arcsec": format.pixel_scale_arcsec}
+    described["images"] = {**described.get("images", {}), format.column: further}
+    metadata[METADATA_KEY] = json.dumps(described).encode()
+    return table.append_column(format.column, tensor_column(images)).replace_schema_metadata(metadata)
 
 
 def images_of(table: pa.Table, format: CutoutFormat) -> tuple[np.ndarray, np.ndarray]:

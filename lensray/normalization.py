@@ -13,7 +13,7 @@ Legend of the shapes in names: B batch, C bands, H height, W width, N = H·W pix
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 import torch
@@ -342,7 +342,60 @@ class Arcsinh:
         return ratio.asinh_().mul_(self.scale).nan_to_num_(nan=0.0).float().view(images_BCHW.shape)
 
 
-_NORMALIZATIONS = {kind.name: kind for kind in (PercentileClip, HistogramTransform, SigmaClip, Arcsinh)}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BandScale:
+    """Pixels times a constant a band, and the inverse hyperbolic sine of the product.
+
+    The constants are the same for every image, so zero stays zero: planes that lie in frames of zeros
+    (`lensray.reading.pack_planes`) are treated as if they were alone, which statistics of the frame would not do.
+
+    Notes
+    -----
+    `BOLOGNA_FACTORS` are those of Saied, Syvis & Crettenand for the fluxes of the second lens finding challenge. The
+    report does not stretch (``stretch=False``); galaxy centres a thousand times brighter than the noise then set the
+    scale of what the first layer sees.
+    """
+
+    name: ClassVar[str] = "band_scale"
+
+    factors: tuple[float, ...]
+    """What the pixels of each band are multiplied by, in the order of the planes."""
+    stretch: bool = True
+    """Whether to take the inverse hyperbolic sine: linear below 1, logarithmic above."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factors", tuple(float(factor) for factor in self.factors))
+        if not self.factors or not all(math.isfinite(f) and f > 0 for f in self.factors):
+            raise ValueError(f"the factors must be positive numbers, one a band; got {self.factors}")
+
+    def __call__(self, images_BCHW: Tensor) -> Tensor:
+        """Scaled images, float32."""
+        pixels_BCN = images_BCHW.flatten(2).float()
+        scaled = pixels_BCN * cast(Tensor, _of_bands(self.factors, pixels_BCN))
+        stretched = scaled.asinh_() if self.stretch else scaled
+        return stretched.nan_to_num_(nan=0.0).view(images_BCHW.shape)
+
+
+BOLOGNA_FACTORS = {"VIS": 3.5239e10, "J": 1.5327e9, "Y": 1.8903e9, "H": 1.2963e9}
+"""Constants that bring the fluxes of the second lens finding challenge to about one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """Pixels as they are, as float32: for networks that normalize their images themselves (`lensray.models.committee`).
+
+    Unlike the others it leaves NaN as NaN, so that the normalizations behind it can leave them out of their statistics.
+    """
+
+    name: ClassVar[str] = "unchanged"
+
+    def __call__(self, images_BCHW: Tensor) -> Tensor:
+        """The same images, float32."""
+        return images_BCHW.float()
+
+
+_KINDS = (PercentileClip, HistogramTransform, SigmaClip, Arcsinh, BandScale, Unchanged)
+_NORMALIZATIONS = {kind.name: kind for kind in _KINDS}
 
 
 def to_config(normalization: Normalization) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

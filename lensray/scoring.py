@@ -5,6 +5,7 @@ is cut into micro-batches: on a CPU a larger batch spends its time in page fault
 smaller one leaves it idle. A `Scorer` is a plain callable; Ray's actors hold one each.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from lensray import models
 from lensray.bundle import Bundle, check_classes, load
 from lensray.io import tables
 from lensray.pixels import SCORED, Status
+from lensray.reading import read_formats, read_images
 
 NON_FINITE_SCORE = "non_finite_score"
 """Status of a row for which the network gave NaN or infinity."""
@@ -26,6 +28,9 @@ NON_FINITE_SCORE = "non_finite_score"
 # 440; in batches of 256 and without channels_last it is 119 and 204. A GPU takes what its memory holds.
 CPU_MICRO_BATCH_PER_THREAD = 16
 CUDA_MICRO_BATCH = 4096
+
+
+log = logging.getLogger(__name__)
 
 
 class Scorer:
@@ -73,6 +78,12 @@ class Scorer:
         self.micro_batch = micro_batch or (CUDA_MICRO_BATCH if on_cuda else by_threads)
         model = self.bundle.model()
         self._activation = str(model.activation)
+        if getattr(model, "depends_on_batch", False):
+            log.warning(
+                "this bundle normalizes by the statistics of each micro-batch (of %d): a score depends on the other "
+                "images of its batch; take the statistics of the survey once (lensray.training.batch_statistics)",
+                self.micro_batch,
+            )
         self._model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._feed: _Feed = _PinnedFeed(self.device) if on_cuda else _feed_cpu
 
@@ -83,7 +94,8 @@ class Scorer:
         ----------
         table : pyarrow.Table
             The bundle's image column as ``fixed_shape_tensor`` of the bundle's shape, optionally ``status``, and
-            any other columns. Without a status a row is ``ok``.
+            any other columns. Without a status a row is ``ok``. For a bundle that takes several columns of images,
+            these as a survey has them (they are then checked and fitted), or packed (`reading.pack_planes`) in the first.
 
         Returns
         -------
@@ -138,6 +150,18 @@ class Scorer:
 
     def _images(self, table: pa.Table) -> tuple[NDArray, NDArray[np.object_]]:
         """Images and statuses, the images a view of the table where it can be."""
+        inputs = self.bundle.inputs
+        if inputs.further and set(inputs.columns) <= set(table.column_names):
+            images, status = read_images(table, read_formats(table.schema, inputs), inputs)
+        else:
+            images, status = self._packed_images(table)
+        if "status" in table.column_names:
+            given = np.asarray(table.column("status").to_pylist(), object)
+            status = np.where(np.isin(given, SCORED) & (status != Status.OK), status, given)
+        return images, status
+
+    def _packed_images(self, table: pa.Table) -> tuple[NDArray, NDArray[np.object_]]:
+        """Images that are of the bundle's shape already, as a scan's reading stage gives them."""
         column = tables.one_array(table.column(self.bundle.inputs.column))
         shape = self.bundle.inputs.shape
         stored = tuple(getattr(column.type, "shape", ()))
@@ -148,11 +172,7 @@ class Scorer:
             raise ValueError(
                 f"the images have the shape {stored} but the bundle was made for {shape}; fit them first"
             )
-        images, status = tables.decode_tensors(column, shape, column.type.value_type.to_pandas_dtype())
-        if "status" in table.column_names:
-            given = np.asarray(table.column("status").to_pylist(), object)
-            status = np.where(np.isin(given, SCORED) & (status != Status.OK), status, given)
-        return images, status
+        return tables.decode_tensors(column, shape, column.type.value_type.to_pandas_dtype())
 
     def _scored(
         self, table: pa.Table, probabilities: NDArray[np.float32], status: NDArray[np.object_]
@@ -161,7 +181,7 @@ class Scorer:
         columns = {"score": probabilities[:, positive].sum(1)}
         if len(self.bundle.classes) > 2:
             columns |= {f"score_{name}": probabilities[:, k] for k, name in enumerate(self.bundle.classes)}
-        kept = [n for n in table.column_names if n not in (self.bundle.inputs.column, "status", *columns)]
+        kept = [n for n in table.column_names if n not in (*self.bundle.inputs.columns, "status", *columns)]
         scored = table.select(kept)
         for name, values in columns.items():
             scored = scored.append_column(name, pa.array(values, pa.float32(), from_pandas=True))

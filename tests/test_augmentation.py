@@ -3,8 +3,16 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter, rotate
 
-from lensray.augmentation import all_symmetries, random_crops, random_shifts, random_symmetries, symmetry
+from lensray.augmentation import (
+    all_symmetries,
+    random_crops,
+    random_rotations,
+    random_shifts,
+    random_symmetries,
+    symmetry,
+)
 
 SQUARE = torch.arange(2 * 3 * 5 * 5).reshape(2, 3, 5, 5)
 
@@ -55,8 +63,13 @@ def test_random_symmetries_draws_all_eight_alike_and_keeps_bands_together(dtype)
 
 @pytest.mark.parametrize(
     "augmentation",
-    [random_symmetries, lambda x, g: random_crops(x, 4, g), lambda x, g: random_shifts(x, 2, g)],
-    ids=["symmetries", "crops", "shifts"],
+    [
+        random_symmetries,
+        lambda x, g: random_crops(x, 4, g),
+        lambda x, g: random_shifts(x, 2, g),
+        lambda x, g: random_rotations(x, 1.2, g),
+    ],
+    ids=["symmetries", "crops", "shifts", "rotations"],
 )
 def test_augmentation_depends_on_the_seed_alone_and_leaves_its_input(augmentation):
     batch = torch.rand(64, 2, 6, 6, generator=generator())
@@ -102,3 +115,32 @@ def test_shifts_move_whole_pixels_and_fill_by_reflection():
 def test_what_does_not_fit_into_the_image_is_refused(function, size):
     with pytest.raises(ValueError, match="does not fit"):
         function(torch.zeros(1, 1, 6, 6), size, generator())
+
+
+def test_a_rotated_image_is_that_of_scipy():
+    image = torch.zeros(1, 1, 33, 33)
+    image[0, 0, 16, 16:26] = 1
+    image = torch.from_numpy(gaussian_filter(image.numpy(), (0, 0, 2, 2)))
+    turned = random_rotations(image.repeat(20, 2, 1, 1), 1.0, generator(3))
+    angles = 360 * torch.rand((2, 20), generator=generator(3))[0].numpy()
+    assert torch.equal(turned[:, 0], turned[:, 1])
+    for made, angle in zip(turned[:, 0].numpy(), angles, strict=True):
+        expected = rotate(image[0, 0].numpy(), angle, reshape=False, order=0, mode="reflect")
+        assert np.abs(made - expected).mean() < 1e-3
+
+
+def test_a_zoom_changes_lengths_and_keeps_the_centre():
+    y, x = np.mgrid[:64, :64] - 31.5
+    image = torch.from_numpy(np.exp(-(x**2 + y**2) / 50)).float()[None, None].repeat(500, 1, 1, 1)
+    made = random_rotations(image, 1.25, generator(1))[:, 0].numpy()
+    flux = made.sum((1, 2))
+    np.testing.assert_allclose((made * x).sum((1, 2)) / flux, 0, atol=0.1)
+    zoom = np.sqrt(flux / image[0].sum().item())
+    assert zoom.min() == pytest.approx(1 / 1.25, rel=0.01)
+    assert zoom.max() == pytest.approx(1.25, rel=0.01)
+    assert np.median(np.log(zoom)) == pytest.approx(0, abs=0.03)
+
+
+def test_a_zoom_below_one_is_refused():
+    with pytest.raises(ValueError, match=r"at least 1; got 0\.5"):
+        random_rotations(torch.zeros(1, 1, 4, 4), 0.5, generator())

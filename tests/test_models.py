@@ -9,7 +9,13 @@ from lensray.models import eznet
 from lensray.models.eznet import THESIS_BLOCKS, EZNet, resize
 from lensray.models.lensflow import LensFlow
 
-IMAGES = {"eznet": (3, 64, 64), "lensflow": (1, 100, 100)}
+IMAGES = {
+    "classic_cnn": (1, 45, 45),
+    "deeplens": (1, 45, 45),
+    "eznet": (3, 64, 64),
+    "lensflow": (1, 100, 100),
+    "lsst_cnn": (1, 45, 45),
+}
 
 
 def randomized(model, seed=0):
@@ -28,7 +34,9 @@ def parameters(model):
 
 
 def test_every_network_is_exercised_here():
-    assert models.names() == sorted(IMAGES)
+    # Committees and the networks of two resolutions have tests of their own.
+    elsewhere = ["committee", "efficientnet_branches", "efficientnet_stack"]
+    assert models.names() == sorted([*IMAGES, *elsewhere])
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -59,7 +67,7 @@ def test_an_image_does_not_depend_on_its_neighbours_in_the_batch(name):
 
 
 def test_an_unknown_network_or_argument_is_refused():
-    with pytest.raises(InputError, match=r"unknown architecture 'resnet'.*eznet, lensflow"):
+    with pytest.raises(InputError, match=r"unknown architecture 'resnet'.*eznet, lensflow, lsst_cnn"):
         models.build("resnet")
     with pytest.raises(InputError, match="does not take"):
         models.build("eznet", colour="blue")

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from lensray.bundle import Inputs
 from lensray.catalogs import TopK, with_ordinality
 from lensray.inspection import figures
 from lensray.inspection.report import ReportData, draw_figures, render, write_report
@@ -254,7 +255,8 @@ def test_report_without_images_lists_the_candidates_all_the_same():
 
 
 def model(normalization: Any, bands: tuple[str, ...]) -> Any:
-    return SimpleNamespace(normalization=normalization, inputs=SimpleNamespace(bands=bands))
+    inputs = Inputs(bands=bands, height=48, width=48, pixel_scale_arcsec=0.168)
+    return SimpleNamespace(normalization=normalization, inputs=inputs)
 
 
 def test_pixels_are_shown_as_the_network_gets_them(monkeypatch):

@@ -332,7 +332,7 @@ def test_read_that_fails_once_is_no_damage(tmp_path, toy_bundle, monkeypatch):
     plan = plan_scan(ScanConfig(cutouts=survey, bundle=toy_bundle, output=str(tmp_path / "out")))
     reader = stages.ReadFragment(
         survey=survey,
-        format=plan.format,
+        formats=plan.formats,
         inputs=plan.header.inputs,
         columns=plan.columns,
         schema=plan.column_schema,
@@ -488,6 +488,8 @@ def test_a_survey_on_s3_has_the_same_scores_as_on_disk(local_ray, tmp_path, toy_
 
     from lensray.io import storage
 
+    # Ray's processes have the variables that the server is reached by from their start.
+    ray.shutdown()
     survey = surveys.toy_survey(tmp_path / "survey", 120)
     filesystem, path = storage.resolve(s3_url)
     pafs.copy_files(survey, f"{path}/survey", destination_filesystem=filesystem)

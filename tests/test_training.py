@@ -4,26 +4,22 @@ import math
 import numpy as np
 import pytest
 import torch
+from rings import EZNET, rings_and_blobs
 from torch import nn
 
 from lensray import augmentation, models
 from lensray.normalization import PercentileClip
 from lensray.training.losses import loss_for, sigmoid_cross_entropy, softmax_cross_entropy
-from lensray.training.sampling import paired_batches, paired_indices
+from lensray.training.sampling import paired_indices, shuffled_indices
 from lensray.training.steps import evaluate, train_epoch
 
-SMALL = {"in_channels": 1, "blocks": [[6, 3, 8], [6, 3, 4]], "branching_rate": 2, "hidden": 8}
 
-
-def rings_and_blobs(count, seed):
-    """Images that a tiny network can tell apart: rings (1) and blobs (0), uint8."""
-    generator = np.random.default_rng(seed)
-    y, x = np.mgrid[:16, :16] - 7.5
-    radius = np.hypot(x, y)
-    ring, blob = 150 * np.exp(-((radius - 5) ** 2)), 150 * np.exp(-radius / 3)
-    labels = generator.integers(0, 2, count)
-    images = np.where(labels[:, None, None], ring, blob) + generator.normal(50, 10, (count, 16, 16))
-    return torch.from_numpy(images[:, None].clip(0, 255).astype(np.uint8)), torch.from_numpy(labels)
+def pairs_of(images, labels, batch_size, *, seed, epoch):
+    """Mini-batches of pairs."""
+    lenses, others = (torch.nonzero(labels == value)[:, 0] for value in (1, 0))
+    for positive, negative in paired_indices(len(lenses), len(others), batch_size, seed=seed, epoch=epoch):
+        rows = torch.cat([lenses[positive], others[negative]])
+        yield images[rows], labels[rows]
 
 
 def test_sigmoid_cross_entropy_is_its_formula():
@@ -71,12 +67,31 @@ def test_an_unknown_activation_or_smoothing_is_refused():
 
 def test_every_positive_occurs_once_an_epoch_beside_a_negative():
     pairs = list(paired_indices(53, 1000, 16, seed=1, epoch=4))
-    assert [len(p) for p, _ in pairs] == [8] * 6 + [5]
+    assert [len(p) for p, _ in pairs] == [8, 8, 8, 8, 7, 7, 7]
     assert all(len(p) == len(n) for p, n in pairs)
     assert sorted(np.concatenate([p for p, _ in pairs])) == list(range(53))
     negatives = np.concatenate([n for _, n in pairs])
     assert len(set(negatives.tolist())) == 53
     assert negatives.max() > 500
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_an_epoch_goes_through_the_positives_as_often_as_told_in_batches_of_nearly_one_size(repeats):
+    pairs = list(paired_indices(11, 100, 8, seed=2, epoch=0, repeats=repeats))
+    positives = np.concatenate([p for p, _ in pairs])
+    assert (np.bincount(positives, minlength=11) == repeats).all()
+    assert len(pairs) == -(-11 * repeats // 4)
+    sizes = [len(p) for p, _ in pairs]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= 4
+
+
+def test_a_shuffled_epoch_shows_every_image_once_in_another_order_each_time():
+    batches = [list(shuffled_indices(50, 16, seed=1, epoch=epoch)) for epoch in (0, 1)]
+    assert [[len(batch) for batch in epoch] for epoch in batches] == [[13, 13, 12, 12]] * 2
+    first, second = (np.concatenate(epoch) for epoch in batches)
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert (first != second).any()
 
 
 def test_negatives_are_drawn_anew_each_epoch_and_depend_on_the_seed_alone():
@@ -101,31 +116,19 @@ def test_pairs_that_cannot_be_made_are_refused(positives, negatives, batch):
         next(paired_indices(positives, negatives, batch, seed=0, epoch=0))
 
 
-def test_batches_of_pairs_hold_the_images_of_their_labels():
-    positives, negatives = (
-        torch.full((9, 1, 4, 4), 200, dtype=torch.uint8),
-        torch.zeros(30, 1, 4, 4, dtype=torch.uint8),
-    )
-    for images, labels in paired_batches(positives, negatives, 8, seed=0, epoch=0):
-        assert images.dtype == torch.uint8
-        assert labels.dtype == torch.int64
-        assert (images[:, 0, 0, 0] == 200 * labels).all()
-        assert labels.float().mean() == 0.5
-
-
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
 def test_training_learns_to_tell_rings_from_blobs(autocast):
     torch.manual_seed(0)
     images, labels = rings_and_blobs(400, seed=1)
     held_out, truth = rings_and_blobs(200, seed=2)
-    model = models.build("eznet", **SMALL).to(memory_format=torch.channels_last)
+    model = models.build("eznet", **EZNET).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
     loss, clip, generator = loss_for("sigmoid"), PercentileClip(), torch.Generator().manual_seed(0)
     before = evaluate(model, held_out, truth, loss, normalization=clip)
     results = [
         train_epoch(
             model,
-            paired_batches(images[labels == 1], images[labels == 0], 32, seed=1, epoch=epoch),
+            pairs_of(images, labels, 32, seed=1, epoch=epoch),
             loss,
             optimizer,
             normalization=clip,
@@ -146,9 +149,9 @@ def test_training_is_the_same_for_the_same_seed():
     def trained():
         torch.manual_seed(0)
         images, labels = rings_and_blobs(64, seed=1)
-        model = models.build("eznet", **SMALL)
+        model = models.build("eznet", **EZNET)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        batches = paired_batches(images[labels == 1], images[labels == 0], 16, seed=3, epoch=0)
+        batches = pairs_of(images, labels, 16, seed=3, epoch=0)
         train_epoch(model, batches, loss_for("sigmoid"), optimizer, normalization=PercentileClip())
         return model.state_dict()
 
@@ -187,7 +190,7 @@ def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted():
 
 
 def test_a_batch_that_is_not_finite_leaves_running_statistics_as_they_are():
-    model = models.build("eznet", **SMALL)
+    model = models.build("eznet", **EZNET)
     before = copy.deepcopy(model.state_dict())
     bad = torch.full((4, 1, 16, 16), torch.nan)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -207,16 +210,23 @@ def test_long_gradients_are_shortened():
     assert step.norm().item() == pytest.approx(0.5, rel=1e-3)
 
 
-def test_the_schedule_advances_with_every_batch():
-    model, calls = Straight(), []
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    batches = [(torch.rand(2, 1, 2, 2), torch.tensor([0, 1]))] * 5
-    train_epoch(model, batches, loss_for("sigmoid"), optimizer, after_step=lambda: calls.append(1))
-    assert len(calls) == 5
+def test_the_learning_rate_is_set_before_every_batch():
+    model, rates = Straight(), [0.0, 0.0, 0.1]
+    start = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+
+    def set_rate():
+        optimizer.param_groups[0]["lr"] = rates.pop(0)
+
+    batch = (torch.rand(2, 1, 2, 2), torch.tensor([0, 1]))
+    train_epoch(model, [batch] * 2, loss_for("sigmoid"), optimizer, before_step=set_rate)
+    assert all(torch.equal(start[name], value) for name, value in model.state_dict().items())
+    train_epoch(model, [batch], loss_for("sigmoid"), optimizer, before_step=set_rate)
+    assert not torch.equal(start["linear.weight"], model.linear.weight)
 
 
 def test_evaluation_leaves_the_network_as_it_is_and_is_the_same_for_any_batch_size():
-    model = models.build("eznet", **SMALL)
+    model = models.build("eznet", **EZNET)
     images, labels = rings_and_blobs(50, seed=5)
     before = copy.deepcopy(model.state_dict())
     results = [

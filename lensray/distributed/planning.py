@@ -7,6 +7,7 @@ on the input, the bundle and the settings alone, never on the machine or on the 
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -15,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lensray import bundle as bundles
-from lensray import cutouts
+from lensray.cutouts import CutoutFormat
 from lensray.errors import InputError
 from lensray.io import storage
+from lensray.reading import Formats, read_formats
 
 MIN_FRAGMENT_BYTES = 4 << 20
 # Ray splits blocks over 128 MiB; the rest is room for the other columns.
@@ -95,14 +97,19 @@ class ScanPlan:
     """The words it was asked for with."""
     header: bundles.Header
     """The bundle's description, without its weights."""
-    format: cutouts.CutoutFormat
-    """Format of the survey's images, as stored."""
+    formats: dict[str, CutoutFormat]
+    """Formats of the survey's columns of images that the bundle takes, as stored, the first one first."""
     column_schema: pa.Schema
     """Columns beside the image that are read, in the order of the scores, with their types."""
     fragments: pa.Table
     """One row a fragment (`FRAGMENT_SCHEMA`)."""
     identity: dict
     """Everything that the scores depend on; its hash is the fingerprint."""
+
+    @property
+    def format(self) -> CutoutFormat:
+        """Format of the first column of images, which candidates and report show."""
+        return self.formats[self.header.inputs.column]
 
     @property
     def fingerprint(self) -> str:
@@ -138,17 +145,18 @@ def plan_scan(config: ScanConfig) -> ScanPlan:
     schema = _common_schema(
         [(entry.path, footer.metadata) for entry, footer in zip(files, footers, strict=True)]
     )
-    fmt = cutouts.read_format(
+    formats = read_formats(
         schema,
-        column=header.inputs.column,
+        header.inputs,
         bands=config.bands or None,
         pixel_scale_arcsec=config.pixel_scale,
         image_shape=config.image_shape,
     )
-    _check_fit(config, header, fmt)
+    for wanted in (header.inputs, *header.inputs.further):
+        _check_fit(config, wanted, formats[wanted.column])
     column_schema = _column_schema(config, header, schema)
     metadata = [(entry.path, footer.metadata) for entry, footer in zip(files, footers, strict=True)]
-    row_bytes = bytes_per_row(fmt, header) + other_bytes_per_row(
+    row_bytes = bytes_per_row(formats, header) + other_bytes_per_row(
         [m for _, m in metadata], column_schema.names
     )
     fragments = cut_fragments(metadata, row_bytes)
@@ -168,27 +176,32 @@ def plan_scan(config: ScanConfig) -> ScanPlan:
             "keep": column_schema.names[3:],
             "resample": config.resample,
             "classes": list(config.classes),
-            "bands": list(fmt.bands),
-            "pixel_scale": fmt.pixel_scale_arcsec,
-            "image_shape": list(fmt.shape),
+            **_image_settings(formats[header.inputs.column]),
+            **{part.column: _image_settings(formats[part.column]) for part in header.inputs.further},
         },
     }
     return ScanPlan(
         config=config,
         header=header,
-        format=fmt,
+        formats=formats,
         column_schema=column_schema,
         fragments=fragments,
         identity=identity,
     )
 
 
-def bytes_per_row(fmt: cutouts.CutoutFormat, header: bundles.Header) -> int:
+def _image_settings(fmt: CutoutFormat) -> dict:
+    return {
+        "bands": list(fmt.bands),
+        "pixel_scale": fmt.pixel_scale_arcsec,
+        "image_shape": list(fmt.shape),
+    }
+
+
+def bytes_per_row(formats: Formats, header: bundles.Header) -> int:
     """Decoded size of a cutout at its largest: as stored, or fitted to the bundle's size in float32."""
-    bands, height, width = fmt.shape
-    stored = bands * height * width * fmt.dtype.itemsize
-    fitted = len(header.inputs.bands) * header.inputs.height * header.inputs.width * 4
-    return max(stored, fitted)
+    stored = sum(math.prod(fmt.shape) * fmt.dtype.itemsize for fmt in formats.values())
+    return max(stored, math.prod(header.inputs.shape) * 4)
 
 
 def other_bytes_per_row(files: list[pq.FileMetaData], columns: list[str]) -> int:
@@ -282,7 +295,7 @@ def _column_schema(config: ScanConfig, header: bundles.Header, schema: pa.Schema
     if missing:
         others = [name for name in schema.names if not name.startswith("image")]
         raise InputError(f"--keep names {missing}, but the survey's columns are {others}")
-    taken = (*RESERVED_COLUMNS, header.inputs.column)
+    taken = (*RESERVED_COLUMNS, *header.inputs.columns)
     reserved = [name for name in config.keep if name in taken or name.startswith(("score_", "__"))]
     if reserved:
         raise InputError(f"--keep names {reserved}, which a scan has of its own; rename the survey's columns")
@@ -298,6 +311,11 @@ def _column_schema(config: ScanConfig, header: bundles.Header, schema: pa.Schema
 
 
 def _check_classes(config: ScanConfig, header: bundles.Header) -> None:
+    if header.arguments.get("activation") == "linear":
+        raise InputError(
+            f"the bundle {config.bundle} regresses {', '.join(header.classes)} and gives no probability of a lens; "
+            "give the bundle of a classifier"
+        )
     unknown = [name for name in config.classes if name not in header.classes]
     if unknown:
         raise InputError(f"--classes names {unknown}, but the bundle's classes are {list(header.classes)}")
@@ -312,9 +330,8 @@ def _check_output(config: ScanConfig) -> None:
         )
 
 
-def _check_fit(config: ScanConfig, header: bundles.Header, fmt: cutouts.CutoutFormat) -> None:
+def _check_fit(config: ScanConfig, inputs: bundles.Inputs | bundles.FurtherImages, fmt: CutoutFormat) -> None:
     """Refuse a survey that the bundle was not made for, unless it is to be fitted."""
-    inputs = header.inputs
     missing = [band for band in inputs.bands if band not in fmt.bands]
     if missing:
         raise InputError(

@@ -108,13 +108,14 @@ def scoring_pool(workers: int | None, gpus_per_worker: float | None) -> Pool:
             )
         return Pool(size=workers or int(gpus // each), num_cpus=1, num_gpus=each, threads=1)
     cpus = int(total.get("CPU", 1))
-    if _is_local(cpus):
+    if is_local():
         size = workers or cores()
         return Pool(size=size, num_cpus=min(1.0, cores() / size), num_gpus=0, threads=max(1, cores() // size))
     # On a cluster one CPU in eight is left for readers and writers.
     return Pool(size=workers or max(1, cpus - max(1, cpus // 8)), num_cpus=1, num_gpus=0, threads=1)
 
 
-def _is_local(cpus: int) -> bool:
+def is_local() -> bool:
     """Whether this is the local Ray that `connect` started, with its logical CPUs."""
+    cpus = int(ray.cluster_resources().get("CPU", 1))
     return len(ray.nodes()) == 1 and cpus == LOCAL_OVERCOMMIT * cores()

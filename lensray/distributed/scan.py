@@ -7,6 +7,7 @@ the fragments in flight and nothing else; `scan` called again goes on where it s
 
 import sys
 import time
+import warnings
 from typing import cast
 
 import pyarrow as pa
@@ -19,10 +20,10 @@ from lensray.distributed import duplicates, finish
 from lensray.distributed.bookkeeping import RayAttempts, ScanMetrics
 from lensray.distributed.ledger import Ledger
 from lensray.distributed.planning import MAX_FRAGMENT_BYTES, ScanPlan
-from lensray.distributed.progress import Progress
 from lensray.distributed.resources import Pool, connect, scoring_pool
 from lensray.distributed.stages import ReadFragment, ScoreFragment, WriteFragment
 from lensray.errors import LensRayError
+from lensray.progress import Progress
 
 # One CPU reads some 18,000 cutouts of 3×64×64 bytes a second; a GPU wants several times that.
 READERS_PER_GPU = 8
@@ -100,7 +101,7 @@ def score_fragments(
     attempts = RayAttempts.start()
     reader = ReadFragment(
         survey=plan.config.cutouts,
-        format=plan.format,
+        formats=plan.formats,
         inputs=plan.header.inputs,
         columns=plan.columns,
         schema=plan.column_schema,
@@ -150,6 +151,8 @@ def score_fragments(
 
 def configure_ray_data() -> None:
     """Ray Data without its own progress bars, which count blocks, and without splitting a fragment's block."""
+    # Said of each small survey; the plan knows how many blocks there are.
+    warnings.filterwarnings("ignore", r"The m(ax|in)imum number of concurrent", UserWarning)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 8 * MAX_FRAGMENT_BYTES

@@ -22,6 +22,7 @@ from lensray.distributed.ledger import Ledger
 from lensray.errors import LensRayError
 from lensray.io import storage
 from lensray.pixels import SCORED
+from lensray.reading import Formats, blank_images, decode_images, fit_images
 
 MAX_ATTEMPTS = 3
 # Columns that a fragment's table carries from stage to stage: its number, and the rows it must have.
@@ -58,8 +59,8 @@ class ReadFragment:
 
     survey: str
     """Address of the survey."""
-    format: cutouts.CutoutFormat
-    """Format of its images, as stored."""
+    formats: Formats
+    """Formats of its images, as stored, by column."""
     inputs: Inputs
     """What the bundle wants."""
     columns: tuple[str, ...]
@@ -86,27 +87,17 @@ class ReadFragment:
 
     def _read(self, fragment: dict) -> pa.Table:
         try:
-            stored, images, status = self._decode(fragment)
+            stored, decoded, status = self._decode(fragment)
         except (pa.ArrowException, OSError, ValueError) as error:
             if fragment["row_groups"] > 1:
                 return pa.concat_tables([self._read(part) for part in row_groups(self.survey, fragment)])
             log.error("fragment %d (%s) cannot be decoded: %s", fragment["fragment"], fragment["path"], error)
             return self._unusable(fragment, Status.UNREADABLE)
         status = _mark_ids(status, stored["object_id"], fragment)
-        images, status = cutouts.check_pixels(images, status, max_nan_fraction=self.inputs.max_nan_fraction)
-        return self._table(fragment, stored.select(list(self.columns)), self._fit(images), status)
+        images, status = fit_images(decoded, status, self.formats, self.inputs)
+        return self._table(fragment, stored.select(list(self.columns)), images, status)
 
-    def _fit(self, images: np.ndarray) -> np.ndarray:
-        """Images in the bands, size and pixel scale of the bundle."""
-        return cutouts.fit_cutouts(
-            images,
-            self.format,
-            bands=self.inputs.bands,
-            size=(self.inputs.height, self.inputs.width),
-            pixel_scale_arcsec=self.inputs.pixel_scale_arcsec,
-        )
-
-    def _decode(self, fragment: dict) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    def _decode(self, fragment: dict) -> tuple[pa.Table, dict[str, np.ndarray], np.ndarray]:
         """Columns, images and statuses as stored; a failure counts when it comes twice."""
         try:
             return self._decode_once(fragment)
@@ -114,9 +105,9 @@ class ReadFragment:
             _raise_if_unreachable(self.survey, fragment, error)
             return self._decode_once(fragment)
 
-    def _decode_once(self, fragment: dict) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-        stored = read_slice(self.survey, fragment, (*self.columns, self.format.column))
-        return stored, *cutouts.images_of(stored, self.format)
+    def _decode_once(self, fragment: dict) -> tuple[pa.Table, dict[str, np.ndarray], np.ndarray]:
+        stored = read_slice(self.survey, fragment, (*self.columns, *self.formats))
+        return stored, *decode_images(stored, self.formats)
 
     def _table(self, fragment: dict, columns: pa.Table, images: np.ndarray, status: np.ndarray) -> pa.Table:
         columns = columns.cast(self.schema)
@@ -128,7 +119,7 @@ class ReadFragment:
     def _unusable(self, fragment: dict, reason: str) -> pa.Table:
         """A fragment of which no image can be used: every row is there, with the reason."""
         rows = slice_rows(fragment)
-        images = self._fit(np.zeros((rows, *self.format.shape), self.format.dtype))
+        images = blank_images(rows, self.formats, self.inputs)
         return self._table(fragment, self._unread_columns(fragment), images, np.full(rows, reason, object))
 
     def _unread_columns(self, fragment: dict) -> pa.Table:

@@ -52,7 +52,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @FuncFormatter
-def _powers(value: float, _: int | None) -> str:
+def powers(value: float, _: int | None) -> str:
     """Powers of ten as text: mathematical markup is off, since titles hold names from outside."""
     exponent = f"{np.log10(value):.0f}".translate(_SUPERSCRIPTS) if value > 0 else ""
     return f"10{exponent}" if exponent else ""
@@ -183,7 +183,7 @@ def roc_figure(roc: RocCurve, values: Mapping[str, Any]) -> Figure:
         axes.plot([10 * single], [values["tpr10"]], "s", color=ORANGE, ms=7, label=label)
     axes.set(xscale="log", xlim=(left, 1), ylim=(0, 1.02))
     axes.set(xlabel="False positive rate (logarithmic)", ylabel="True positive rate")
-    axes.xaxis.set_major_formatter(_powers)
+    axes.xaxis.set_major_formatter(powers)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     axes.set_title(f"AUROC {number(values['auroc'])}, against {roc.n_negatives:,} negatives")
@@ -244,7 +244,7 @@ def pixel_histogram_figure(
         share = np.histogram(np.clip(template[0], low, high), edges, weights=template[1])[0]
         axes.stairs(share, edges, color=INK, lw=1.6, ls="--", label="template", baseline=None)
     axes.set(yscale="log", xlim=(low, high), xlabel="Pixel value", ylabel="Share of the pixels")
-    axes.yaxis.set_major_formatter(_powers)
+    axes.yaxis.set_major_formatter(powers)
     axes.legend(loc="upper right")
     axes.set_title(f"{what} of {len(images_NCHW):,} cutouts" + (" and the template" if template else ""))
     return figure

@@ -108,12 +108,7 @@ def write_report(url: str, data: ReportData) -> str:
 
 def render(data: ReportData, drawn: Mapping[str, ReportFigure]) -> str:
     """The report's HTML. Every text that comes from outside is escaped."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True)
-    environment.filters.update(number=figures.number, seconds=_seconds)
-    template = environment.from_string(
-        resources.files("lensray.inspection").joinpath("report.html").read_text("utf-8")
-    )
-    return template.render(
+    return page_template("report.html").render(
         run=data.run,
         survey=data.run.get("survey") or {},
         bundle=data.run.get("bundle") or {},
@@ -123,8 +118,17 @@ def render(data: ReportData, drawn: Mapping[str, ReportFigure]) -> str:
         normalized=data.bundle is not None,
         candidates=_candidate_rows(data.candidates),
         candidate_count=data.candidates.num_rows,
-        command=_command(data.run.get("command", "")),
+        command=command_text(data.run.get("command", "")),
     )
+
+
+def page_template(name: str) -> jinja2.Template:
+    """A page of this package; what is put into it is escaped."""
+    folder = resources.files("lensray.inspection")
+    loader = jinja2.FunctionLoader(lambda file: folder.joinpath(file).read_text("utf-8"))
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, loader=loader)
+    environment.filters.update(number=figures.number, seconds=seconds_text)
+    return environment.get_template(name)
 
 
 # --- figures --------------------------------------------------------------------------------------------
@@ -201,7 +205,10 @@ def _pixel_figure(data: ReportData) -> Drawn:
 def _normalized(images: np.ndarray, bundle: "Bundle") -> np.ndarray:
     import torch  # here: the bundle has brought torch along, everything else in this module does without
 
-    return bundle.normalization(torch.from_numpy(images.copy())).numpy()
+    # A candidate has no images of further columns; zeros stand for them.
+    missing = bundle.inputs.shape[0] - len(bundle.inputs.bands)
+    padded = np.pad(images, ((0, 0), (0, missing), (0, 0), (0, 0)))
+    return bundle.normalization(torch.from_numpy(padded)).numpy()[:, : images.shape[1]]
 
 
 def _template(bundle: "Bundle") -> tuple[np.ndarray, np.ndarray] | None:
@@ -264,10 +271,10 @@ def _candidate_rows(candidates: pa.Table) -> list[dict[str, Any]]:
     ]
 
 
-def _seconds(value: float) -> str:
+def seconds_text(value: float) -> str:
     """A duration for people.
 
-    >>> _seconds(12.34), _seconds(3725)
+    >>> seconds_text(12.34), seconds_text(3725)
     ('12.3 s', '1 h 2 min 5 s')
     """
     if value < 60:
@@ -277,5 +284,6 @@ def _seconds(value: float) -> str:
     return f"{hours} h {minutes} min {seconds} s" if hours else f"{minutes} min {seconds} s"
 
 
-def _command(command: Any) -> str:
+def command_text(command: Any) -> str:
+    """A command line as text, from its words or from text."""
     return command if isinstance(command, str) else shlex.join(str(word) for word in command)

@@ -1,8 +1,9 @@
 """Networks, by name: `build` makes one, `probabilities` turns its output into class probabilities.
 
 A network is an ``nn.Module`` from images of shape (batch, bands, height, width) to logits of shape
-(batch, classes), with the class attribute `activation` ("softmax" or "sigmoid"), which says how the logits
-become probabilities. Its constructor takes keywords that JSON can hold, so that a bundle can rebuild it.
+(batch, classes), with the attribute `activation` ("softmax" or "sigmoid"), which says how the logits become
+probabilities; with the activation "linear" it regresses, and its outputs are no probabilities. Its constructor
+takes keywords that JSON can hold, so that a bundle can rebuild it.
 """
 
 from typing import Any
@@ -11,12 +12,36 @@ import torch
 from torch import Tensor, nn
 
 from lensray.errors import InputError
+from lensray.models.classic_cnn import ClassicCNN
+from lensray.models.committee import Committee
+from lensray.models.deeplens import DeepLens
+from lensray.models.efficientnet import EfficientNetBranches, EfficientNetStack
 from lensray.models.eznet import EZNet
 from lensray.models.lensflow import LensFlow
+from lensray.models.lsst_cnn import LsstCNN
 
-__all__ = ["EZNet", "LensFlow", "build", "names", "probabilities"]
+__all__ = [
+    "ClassicCNN",
+    "Committee",
+    "DeepLens",
+    "EZNet",
+    "LensFlow",
+    "LsstCNN",
+    "build",
+    "names",
+    "probabilities",
+]
 
-_NETWORKS: dict[str, type[nn.Module]] = {"eznet": EZNet, "lensflow": LensFlow}
+_NETWORKS: dict[str, type[nn.Module]] = {
+    "classic_cnn": ClassicCNN,
+    "committee": Committee,
+    "deeplens": DeepLens,
+    "efficientnet_branches": EfficientNetBranches,
+    "efficientnet_stack": EfficientNetStack,
+    "eznet": EZNet,
+    "lensflow": LensFlow,
+    "lsst_cnn": LsstCNN,
+}
 
 
 def names() -> list[str]:

@@ -5,7 +5,7 @@ gives the mean over the batch. Both work on logits, so that no probability of 0 
 whatever the precision of the network.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch.nn.functional as F
@@ -27,6 +27,11 @@ def sigmoid_cross_entropy(logits_BK: Tensor, labels_B: Tensor, smoothing: float 
     classes = logits_BK.shape[1]
     targets = F.one_hot(labels_B, classes).float() * (1 - smoothing) + smoothing / classes
     return F.binary_cross_entropy_with_logits(logits_BK.float(), targets)
+
+
+def squared_error(values_BK: Tensor, targets_BK: Tensor, scales: Sequence[float]) -> Tensor:
+    """Mean squared error of a regression, each target in units of its scale (its scatter in the training set)."""
+    return F.mse_loss(values_BK.float() / (unit := values_BK.new_tensor(scales)), targets_BK.float() / unit)
 
 
 def loss_for(activation: str, smoothing: float = 0.0) -> Loss:

@@ -21,6 +21,7 @@ class Progress:
         self._before = done
         self._started = self._logged = time.monotonic()
         self._stopped: float | None = None
+        self._said = -1
         self._bar = progress.Progress(
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
@@ -41,7 +42,7 @@ class Progress:
     ) -> None:
         self._stopped = time.monotonic()
         self._bar.stop()
-        if kind is None:
+        if kind is None and self._said != self.done:
             self._log()
 
     @property
@@ -54,21 +55,34 @@ class Progress:
         """Units a second of this run."""
         return (self.done - self._before) / self.elapsed if self.elapsed else 0.0
 
+    @property
+    def _rate(self) -> str:
+        return f"{self.rate:,.0f}" if self.rate >= 10 else f"{self.rate:.2g}"
+
     def advance(self, count: int) -> None:
         """`count` more are done."""
         self.done += count
-        self._bar.update(self._task, completed=self.done, rate=f"{self.rate:,.0f} {self.unit}/s")
+        self._bar.update(self._task, completed=self.done, rate=f"{self._rate} {self.unit}/s")
         if time.monotonic() - self._logged > LOG_EVERY_S:
             self._log()
 
+    def move_to(self, done: int, total: int) -> None:
+        """`done` of `total` are done; what was done at the first call counts as done before."""
+        if not self.total:
+            self._before = self.done = done
+            self._started = time.monotonic()
+        self.total = total
+        self._bar.update(self._task, total=total)
+        self.advance(done - self.done)
+
     def note(self, text: str) -> None:
         """Say something beside the bar."""
-        self._bar.console.print(f"{self.name}: {text}", highlight=False)
+        self._bar.console.print(f"{self.name}: {text}", highlight=False, soft_wrap=True)
 
     def _log(self) -> None:
-        self._logged = time.monotonic()
+        self._logged, self._said = time.monotonic(), self.done
         if self._bar.disable:
             text = f"{self.done:,} of {self.total:,} {self.unit}"
             if self.done > self._before:
-                text += f", {self.rate:,.0f}/s, {(self.total - self.done) / self.rate:,.0f} s left"
+                text += f", {self._rate}/s, {(self.total - self.done) / self.rate:,.0f} s left"
             self.note(text)

@@ -1,0 +1,29 @@
+"""Train a recipe in phases, on Ray Train, and rank a survey with it.
+
+    python jobs/train_phases.py eznet_hsc --output runs/eznet_hsc --scale small
+    python jobs/train_phases.py lensflow_cosmos --cutouts s3://bucket/survey --output s3://bucket/run --workers 8
+
+A training that was stopped goes on with the same words. ``train_phases.py RECIPE --help`` explains a recipe's options.
+"""
+
+import sys
+
+from lensray import recipes
+from lensray.command_line import refuse, run_job
+
+if __name__ == "__main__":
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print(__doc__, "\nrecipes: ", ", ".join(recipes.NAMES), sep="")
+        sys.exit(0)
+    if name not in recipes.NAMES:
+        refuse(f"there is no recipe named {name!r}; choose one of {', '.join(recipes.NAMES)}")
+    recipe = recipes.load(sys.argv.pop(1))
+
+    def main(config) -> None:
+        """Check the words, then import ray and torch, and train."""
+        from lensray.distributed.recipes import train
+
+        print(train(name, config).summary())
+
+    run_job(main, recipe.Config)

@@ -1,0 +1,303 @@
+"""What the two recipes for LSST mocks share: the images, the quality filter, the published mocks, the baselines.
+
+Images come from one of three sources: by default simulated mocks (`lensray.simulation.lsst_mocks`), with ``--bands``
+simulated single epochs of LSST in these bands, with ``--cutouts`` the user's own survey with arcs painted into it.
+``--mocks`` gives a folder of published mocks, on whose test half the networks are evaluated beside two
+baselines; with ``--train-on-mocks`` their training half is learned too, in a further phase.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lensray.bundle import Inputs
+from lensray.errors import InputError
+from lensray.recipes.config import RecipeConfig, check_positive
+from lensray.recipes.sources import SEED_STEP, SEEDS, Sources
+from lensray.training.phases import Augmentation, Optimizer, Phase
+from lensray.training.schedules import OneCycle
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lensray.inspection.training_records import Evaluation
+    from lensray.normalization import Normalization
+    from lensray.training.workbench import Workbench
+
+SIZE = 45
+SURVEY = "lsst_single_epoch"
+PSF_FWHM_ARCSEC = 0.7
+SKY_SIGMA = 3.67
+"""Noise of a pixel of the mocks, in their units."""
+CLIP_LOW, CLIP_HIGH, CLIP_SCALE = -5.0, 20.0, 0.3
+"""Limits, in noises, between which pixels are kept, and what they are multiplied by then."""
+TUNING_EPOCHS, TUNING_RATE, TUNING_REPEATS = 2, 1e-4, 20
+"""Epochs and rate of the phase with published mocks, and how often an epoch shows each."""
+FOREST_IMAGES = 4000
+"""Simulated mocks that the baseline forest learns."""
+MOCKS = "published mocks, test half"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LsstConfig(RecipeConfig):
+    """Options of both recipes."""
+
+    mocks: str = ""
+    """Folder of published mocks ({lensed,unlensed}_*.fits.gz): the networks are evaluated on their test half."""
+    train_on_mocks: bool = False
+    """Train on the training half of --mocks too, in a further phase."""
+    bands: tuple[str, ...] = ()
+    """Bands of the images: simulated LSST bands (g r i), or those to take of --cutouts (default: all)."""
+    min_snr: float = 0.0
+    """Leave out images whose signal-to-noise (lensray/image_quality.py) is lower; how many is reported."""
+    images: int | None = None
+    """Images of the training set, half of them lenses."""
+    epochs: int | None = None
+    """Passes through the training set."""
+    batch_size: int | None = None
+    """Images in a mini-batch."""
+    learning_rate: float | None = None
+    """Highest learning rate."""
+
+    def __post_init__(self) -> None:
+        # slots=True makes a new class, which super() without arguments would not know.
+        RecipeConfig.__post_init__(self)
+        if self.train_on_mocks and not self.mocks:
+            raise InputError("--train-on-mocks needs --mocks FOLDER, the published mocks")
+        if self.mocks and (self.bands or self.cutouts):
+            raise InputError(
+                "--mocks are of one band and of their own units; leave --bands and --cutouts out"
+            )
+        check_positive(self, "images", "epochs", "batch_size", "learning_rate")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sets:
+    """The images of a run."""
+
+    inputs: Inputs
+    """What the networks take."""
+    normalization: "Normalization"
+    """Clipping and scaling."""
+    training: tuple[str, ...]
+    """Addresses of the training surveys."""
+    validation: str
+    """Address of the validation survey."""
+    mocks: Mapping[str, str]
+    """Addresses of the ``training`` and ``test`` half of the published mocks; empty without them."""
+    notes: tuple[str, ...]
+    """What the quality filter left out."""
+
+
+def inputs(config: LsstConfig) -> Inputs:
+    """The images that the networks take."""
+    return _survey_inputs(config)[0] if config.bands or config.cutouts else _mock_inputs()
+
+
+def make_sets(config: LsstConfig, bench: "Workbench", *, images: int, validation: int) -> Sets:
+    """Make, or find again, all images of a run."""
+    sources = Sources(config, bench, survey=SURVEY, size=SIZE)
+    quality = _Quality(config.min_snr, bench)
+    if config.bands or config.cutouts:
+        inputs, normalization = _survey_inputs(config)
+        lenses = sources.lenses("lenses", images // 2)
+        training = [lenses, sources.non_lenses("non_lenses", images - images // 2)]
+        tested = sources.validation("validation", validation)
+    else:
+        inputs, normalization = _mock_inputs(), clipped((SKY_SIGMA,))
+        training = [_simulated_mocks(bench, "training", images, _seed(config, "lenses"))]
+        tested = _simulated_mocks(bench, "validation", validation, _seed(config, "validation"))
+    training = [*training, *sources.more_negatives()]
+    kept = tuple(quality.kept(f"good_{k}", url, inputs) for k, url in enumerate(training))
+    mocks = {
+        half: quality.kept(f"good_mocks_{half}", _published(bench, config.mocks, half), inputs)
+        for half in (("training", "test") if config.mocks else ())
+    }
+    validated = quality.kept("good_validation", tested, inputs)
+    return Sets(
+        inputs=inputs,
+        normalization=normalization,
+        training=kept,
+        validation=validated,
+        mocks=mocks,
+        notes=tuple(quality.notes),
+    )
+
+
+def clipped(sky_sigma: tuple[float, ...]) -> "Normalization":
+    """Pixels in units of the sky's noise, clipped and scaled.
+
+    One noise for all images: a network then knows how bright an image is. Lanusse et al. (2017) likewise divide by one
+    standard deviation, that of their training set.
+    """
+    from lensray.normalization import SigmaClip
+
+    return SigmaClip(
+        mean=(0.0,) * len(sky_sigma), sigma=sky_sigma, low=CLIP_LOW, high=CLIP_HIGH, scale=CLIP_SCALE
+    )
+
+
+def _mock_inputs() -> Inputs:
+    from lensray.extraction.lsst_mocks import BAND, PIXEL_SCALE_ARCSEC
+
+    return Inputs(bands=(BAND,), height=SIZE, width=SIZE, pixel_scale_arcsec=PIXEL_SCALE_ARCSEC)
+
+
+def _survey_inputs(config: LsstConfig) -> "tuple[Inputs, Normalization]":
+    """Inputs and normalization for LSST's bands, or for the user's survey, whose units are not known."""
+    from lensray.normalization import SigmaClip
+    from lensray.survey import get_survey
+
+    if config.cutouts:
+        fmt = _format_of(config.cutouts)
+        inputs = Inputs(
+            bands=config.bands or fmt.bands,
+            height=SIZE,
+            width=SIZE,
+            pixel_scale_arcsec=fmt.pixel_scale_arcsec,
+            max_nan_fraction=0.05,
+        )
+        return inputs, SigmaClip(low=CLIP_LOW, high=CLIP_HIGH)
+    lsst = get_survey(SURVEY)
+    unknown = [band for band in config.bands if band not in lsst.bands]
+    if unknown:
+        raise InputError(
+            f"--bands {' '.join(unknown)}: simulated are {' '.join(lsst.bands)}; choose among them"
+        )
+    sigma = tuple(lsst.sky_sigma[lsst.bands.index(band)] for band in config.bands)
+    inputs = Inputs(bands=config.bands, height=SIZE, width=SIZE, pixel_scale_arcsec=lsst.pixel_scale_arcsec)
+    return inputs, clipped(sigma)
+
+
+def _format_of(survey: str) -> Any:
+    from lensray.cutouts import read_format
+    from lensray.io import storage
+
+    filesystem, _ = storage.resolve(survey)
+    entry = storage.find_files(survey)[0]
+    footer = storage.read_footer(filesystem, entry.path, entry.size)
+    return read_format(footer.metadata.schema.to_arrow_schema())
+
+
+def _seed(config: LsstConfig, what: str) -> int:
+    return config.seed * SEED_STEP + SEEDS[what]
+
+
+def _simulated_mocks(bench: "Workbench", name: str, count: int, seed: int) -> str:
+    def tables() -> "Iterator[pa.Table]":
+        from lensray.simulation.lsst_mocks import mock_tables
+
+        return mock_tables(count, seed=seed)
+
+    return bench.dataset(name, tables, {"mocks": count, "seed": seed})
+
+
+def _published(bench: "Workbench", folder: str, half: Any) -> str:
+    def tables() -> "Iterator[pa.Table]":
+        from lensray.extraction.lsst_mocks import read_mocks
+
+        yield read_mocks(folder, half)
+
+    return bench.dataset(f"mocks_{half}", tables, {"published": folder, "half": half})
+
+
+class _Quality:
+    """Leaves out images with too little signal, and counts them."""
+
+    def __init__(self, min_snr: float, bench: "Workbench") -> None:
+        self.min_snr, self.bench = min_snr, bench
+        self.notes: list[str] = []
+
+    def kept(self, name: str, url: str, inputs: Inputs) -> str:
+        """A survey of the good images; the survey itself where no limit is set.
+
+        Images without a signal-to-noise, such as those with NaN pixels, stay: the training counts them by status.
+        """
+        if not self.min_snr:
+            return url
+        words = {"good": url, "min_snr": self.min_snr}
+        made = self.bench.dataset(name, lambda: self._good(url, inputs.pixel_scale_arcsec), words)
+        before, after = rows_of(url), rows_of(made)
+        text = f"{name}: {before - after} of {before} images have a signal-to-noise below {self.min_snr:g}"
+        self.notes.append(text)
+        self.bench.note(text)
+        return made
+
+    def _good(self, url: str, pixel_scale_arcsec: float) -> "Iterator[pa.Table]":
+        import pyarrow as pa
+
+        from lensray.cutouts import images_of, read_format
+        from lensray.image_quality import signal_to_noise
+        from lensray.training.sets import row_groups
+
+        for table in row_groups(url):
+            images, _ = images_of(table, read_format(table.schema))
+            poor = signal_to_noise(images, PSF_FWHM_ARCSEC / pixel_scale_arcsec) < self.min_snr
+            yield table.filter(pa.array(~poor))
+
+
+def rows_of(url: str) -> int:
+    """Number of rows of a survey."""
+    from lensray.io import storage
+
+    filesystem, _ = storage.resolve(url)
+    return sum(
+        storage.read_footer(filesystem, entry.path, entry.size).metadata.num_rows
+        for entry in storage.find_files(url)
+    )
+
+
+def tuned(phase: Phase, bundle: str, config: LsstConfig) -> Phase:
+    """The further phase: a trained network goes on with published mocks, at a low rate, turned and shifted."""
+    return replace(
+        phase,
+        name=f"{phase.name}_mocks",
+        start=bundle,
+        epochs=TUNING_EPOCHS if config.scale != "smoke" else 1,
+        optimizer=Optimizer(name="adamw", learning_rate=TUNING_RATE, weight_decay=1e-2),
+        schedule=OneCycle(),
+        sampling="paired",
+        repeats=TUNING_REPEATS if config.scale != "smoke" else phase.batch_size,
+        augmentation=Augmentation(symmetries=True, max_shift=1),
+        keep="last",
+    )
+
+
+def evaluate(
+    bench: "Workbench", sets: Sets, bundles: Mapping[str, str], published: Mapping[str, float]
+) -> "list[Evaluation]":
+    """The networks on the validation set and, where there are published mocks, on their test half beside baselines."""
+    from lensray.training.evaluation import evaluate_bundle
+
+    found = [
+        evaluate_bundle(bundle, [sets.validation], model=name, data="simulated mocks", symmetries=True)
+        for name, bundle in bundles.items()
+    ]
+    if not sets.mocks:
+        return found
+    for name, bundle in bundles.items():
+        on_mocks = evaluate_bundle(
+            bundle, [sets.mocks["test"]], model=name, data=MOCKS, kind="real", symmetries=True
+        )
+        found.append(replace(on_mocks, published=published))
+    bench.note("baselines on the published mocks")
+    return [*found, *_baselines(sets)]
+
+
+def _baselines(sets: Sets) -> "list[Evaluation]":
+    """Brightness, and forests on radial statistics that learned the training half or simulated mocks."""
+    from lensray.inspection.training_records import Evaluation
+    from lensray.training import radial_forest
+
+    images, is_lens = radial_forest.labelled_images([sets.mocks["test"]], sets.inputs)
+    half = radial_forest.labelled_images([sets.mocks["training"]], sets.inputs)
+    simulated = radial_forest.labelled_images(sets.training, sets.inputs, limit=FOREST_IMAGES)
+    scores = {
+        "brightness": radial_forest.brightness_scores(half[0], images),
+        "forest, training half": radial_forest.forest_scores(*half, images),
+        "forest, simulated mocks": radial_forest.forest_scores(*simulated, images),
+    }
+    return [
+        Evaluation(model=name, data=MOCKS, kind="real", scores=values, is_lens=is_lens)
+        for name, values in scores.items()
+    ]
