@@ -6,14 +6,14 @@ at 0.1 arcsec and NISP at 0.3), each is decoded, checked and fitted by itself, a
 one array, so that everything from Arrow to the network goes on handling one array an image.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from lensray import cutouts
-from lensray.bundle import Inputs
+from lensray.bundle import FurtherImages, Inputs
 from lensray.cutout_format import stored_description
 from lensray.cutouts import CutoutFormat
 from lensray.errors import InputError
@@ -48,6 +48,17 @@ def read_formats(schema: pa.Schema, inputs: Inputs, **overrides: Any) -> dict[st
             )
         formats[part.column] = cutouts.read_format(schema, column=part.column)
     return formats
+
+
+def lacking_bands(
+    schema: pa.Schema, inputs: Inputs
+) -> Iterator[tuple[Inputs | FurtherImages, tuple[str, ...]]]:
+    """Each column of images that lacks a band of the network, with the bands that it has (errors as of `read_formats`)."""
+    formats = read_formats(schema, inputs)
+    for part in (inputs, *inputs.further):
+        found = formats[part.column].bands
+        if not set(part.bands) <= set(found):
+            yield part, found
 
 
 def read_images(table: pa.Table, formats: Formats, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:

@@ -40,9 +40,7 @@ def open_hosts(
     psf_fwhm_arcsec: Sequence[float] = (),
 ) -> HostSurvey:
     """A survey by its address; no pixel is read (arguments and errors as of `imaging_of`, and `read_format`)."""
-    filesystem, _ = storage.resolve(url)
-    first = storage.find_files(url)[0]
-    schema = storage.read_footer(filesystem, first.path, first.size).metadata.schema.to_arrow_schema()
+    schema = storage.read_schema(url)
     format = read_format(schema)
     imaging = imaging_of(format, survey, zero_point_mag, psf_fwhm_arcsec)
     return HostSurvey(url=url, schema=schema, format=format, imaging=imaging)

@@ -8,8 +8,8 @@ from lensray import bundle as bundles
 from lensray.distributed.planning import ScanConfig, plan_scan
 from lensray.errors import InputError
 from lensray.recipes import deeplens_lsst, lsst_cnn
-from lensray.recipes.lsst import rows_of
 from lensray.training.plain import PlainWorkbench
+from lensray.training.sets import rows_of
 
 
 def smoke(recipe, folder, **words):

@@ -20,6 +20,7 @@ from lensray.cutouts import CutoutFormat
 from lensray.errors import InputError
 from lensray.io import storage
 from lensray.reading import Formats, read_formats
+from lensray.survey_rows import TRUTH_COLUMNS
 
 MIN_FRAGMENT_BYTES = 4 << 20
 # Ray splits blocks over 128 MiB; the rest is room for the other columns.
@@ -28,7 +29,6 @@ MAX_FRAGMENT_BYTES = 96 << 20
 FRAGMENTS_WANTED = 64
 FOOTER_READERS = 16
 
-TRUTH_COLUMNS = ("label", "is_tracer")
 POSITION_COLUMNS = ("object_id", "ra", "dec")
 # Names that a scan's own columns have.
 RESERVED_COLUMNS = ("score", "status", "rank", "ordinality", "image")
@@ -137,7 +137,7 @@ def plan_scan(config: ScanConfig) -> ScanPlan:
     """
     header = bundles.read_header(config.bundle)
     _check_classes(config, header)
-    _check_output(config)
+    storage.check_outside(config.output, config.cutouts)
     files = storage.find_files(config.cutouts)
     filesystem, _ = storage.resolve(config.cutouts)
     with ThreadPoolExecutor(FOOTER_READERS) as pool:
@@ -319,15 +319,6 @@ def _check_classes(config: ScanConfig, header: bundles.Header) -> None:
     unknown = [name for name in config.classes if name not in header.classes]
     if unknown:
         raise InputError(f"--classes names {unknown}, but the bundle's classes are {list(header.classes)}")
-
-
-def _check_output(config: ScanConfig) -> None:
-    """An output inside the survey would be read as part of it by the next scan."""
-    source, output = (storage.resolve(url)[1].rstrip("/") for url in (config.cutouts, config.output))
-    if (output + "/").startswith(source + "/"):
-        raise InputError(
-            f"--output {config.output} lies in the survey {config.cutouts}; choose another folder"
-        )
 
 
 def _check_fit(config: ScanConfig, inputs: bundles.Inputs | bundles.FurtherImages, fmt: CutoutFormat) -> None:

@@ -79,9 +79,7 @@ class SimulateConfig:
         """
         if self.onto is None:
             raise ValueError("no survey to paint arcs onto")
-        source, output = (storage.resolve(url)[1].rstrip("/") + "/" for url in (self.onto, self.output))
-        if output.startswith(source):
-            raise InputError(f"--output {self.output} lies in the survey {self.onto}; choose another folder")
+        storage.check_outside(self.output, self.onto)
         return open_hosts(self.onto, self.survey, self.zero_point, self.psf_fwhm)
 
 

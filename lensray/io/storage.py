@@ -83,6 +83,13 @@ def join(url: str, *parts: str) -> str:
     return "/".join([str(url).rstrip("/"), *(part.strip("/") for part in parts)])
 
 
+def check_outside(output: str, survey: str) -> None:
+    """Raise InputError if an output lies in a survey, where it would be read as part of it the next time."""
+    inner, outer = (resolve(url)[1].rstrip("/") + "/" for url in (output, survey))
+    if inner.startswith(outer):
+        raise InputError(f"--output {output} lies in the survey {survey}; choose another folder")
+
+
 def unique_name() -> str:
     """A name that no other process uses."""
     return uuid.uuid4().hex
@@ -276,6 +283,13 @@ def delete_folder(url: str) -> None:
     with explained(url, LensRayError):
         if filesystem.get_file_info(path).type == pafs.FileType.Directory:
             filesystem.delete_dir(path)
+
+
+def read_schema(url: str) -> pa.Schema:
+    """The Arrow schema of a survey, by the footer of its first file (errors as of `find_files` and `read_footer`)."""
+    filesystem, _ = resolve(url)
+    first = find_files(url)[0]
+    return read_footer(filesystem, first.path, first.size).metadata.schema.to_arrow_schema()
 
 
 def read_footer(filesystem: pafs.FileSystem, path: str, size: int) -> Footer:

@@ -114,24 +114,27 @@ class _EfficientNet(nn.Module):
 
     def __init__(
         self,
-        planes: Sequence[Sequence[int]],
-        backbones: Sequence[int],
-        classes: int,
-        backbone: str,
-        dropout: float,
-        drop_path: float,
-        batch_statistics: bool,
+        planes: Sequence[Sequence[int]] = EUCLID_PLANES,
+        classes: int = 2,
+        backbone: str = "efficientnet_b0",
+        dropout: float = 0.2,
+        drop_path: float = 0.0,
+        batch_statistics: bool = False,
     ) -> None:
         super().__init__()
         self.planes = [(int(bands), int(size)) for bands, size in planes]
         self.backbone = backbone
         self.depends_on_batch = batch_statistics
-        self.bands = list(backbones)
+        self.bands = self._bands_of_backbones()
         self.backbones = nn.ModuleList(
-            make_backbone(backbone, bands, batch_statistics, drop_path_rate=drop_path) for bands in backbones
+            make_backbone(backbone, bands, batch_statistics, drop_path_rate=drop_path) for bands in self.bands
         )
         features = sum(int(network.num_features) for network in self.backbones)  # type: ignore[arg-type]
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, classes - 1))
+
+    def _bands_of_backbones(self) -> list[int]:
+        """Bands that each backbone takes."""
+        raise NotImplementedError
 
     def _parts(self, images_BCHW: Tensor) -> list[Tensor]:
         """Images of each resolution, the smaller ones cut out of their frames."""
@@ -157,17 +160,8 @@ class EfficientNetStack(_EfficientNet):
     the bands are out of register by a tenth of the distance from the centre.
     """
 
-    def __init__(
-        self,
-        planes: Sequence[Sequence[int]] = EUCLID_PLANES,
-        classes: int = 2,
-        backbone: str = "efficientnet_b0",
-        dropout: float = 0.2,
-        drop_path: float = 0.0,
-        batch_statistics: bool = False,
-    ) -> None:
-        total = sum(bands for bands, _ in planes)
-        super().__init__(planes, [total], classes, backbone, dropout, drop_path, batch_statistics)
+    def _bands_of_backbones(self) -> list[int]:
+        return [sum(bands for bands, _ in self.planes)]
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits of shape (batch, classes)."""
@@ -181,17 +175,8 @@ class EfficientNetStack(_EfficientNet):
 class EfficientNetBranches(_EfficientNet):
     """A backbone for each resolution; their features are joined before the last layer."""
 
-    def __init__(
-        self,
-        planes: Sequence[Sequence[int]] = EUCLID_PLANES,
-        classes: int = 2,
-        backbone: str = "efficientnet_b0",
-        dropout: float = 0.2,
-        drop_path: float = 0.0,
-        batch_statistics: bool = False,
-    ) -> None:
-        bands = [bands for bands, _ in planes]
-        super().__init__(planes, bands, classes, backbone, dropout, drop_path, batch_statistics)
+    def _bands_of_backbones(self) -> list[int]:
+        return [bands for bands, _ in self.planes]
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits of shape (batch, classes)."""

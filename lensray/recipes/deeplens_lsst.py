@@ -17,10 +17,10 @@ evaluation averages the eight; validation images are never trained on. ``small``
 gets further in so few epochs. ``paper`` has the class project's 20,000 images and 120 epochs.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lensray.recipes.lsst import LsstConfig, Sets, evaluate, make_sets, tuned
+from lensray.recipes.lsst import LsstConfig, Sets, Sizes, make_sets, sizes, train_and_evaluate
 from lensray.recipes.lsst import inputs as inputs
 from lensray.recipes.outcome import Outcome
 from lensray.training.phases import Augmentation, Optimizer, Phase
@@ -34,20 +34,6 @@ PUBLISHED = {"completeness": 0.61, "contamination": 0.52}
 CLASSIC = "classic_cnn"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sizes:
-    """How much of everything at a scale."""
-
-    images: int
-    """Images of the training set, half of them lenses."""
-    validation: int
-    """Images of the validation set."""
-    epochs: int
-    """Passes through the training set."""
-    batch_size: int
-    """Images in a mini-batch."""
-
-
 SCALES = {
     "paper": Sizes(images=20_000, validation=4_000, epochs=120, batch_size=128),
     "small": Sizes(images=16_000, validation=2_000, epochs=4, batch_size=128),
@@ -58,12 +44,6 @@ SCALES = {
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config(LsstConfig):
     """DeepLens on LSST mocks, and the classic network beside it."""
-
-
-def sizes(config: LsstConfig, scales: dict[str, Sizes]) -> Sizes:
-    """The scale's sizes with the user's own in their place."""
-    own = {name: getattr(config, name) for name in ("images", "epochs", "batch_size")}
-    return replace(scales[config.scale], **{name: value for name, value in own.items() if value is not None})
 
 
 def phase(config: Config, sets: Sets, name: str) -> Phase:
@@ -98,20 +78,5 @@ def run(config: Config, bench: "Workbench") -> Outcome:
     """Make the images, train both networks, and evaluate them."""
     wanted = sizes(config, SCALES)
     sets = make_sets(config, bench, images=wanted.images, validation=wanted.validation)
-    bundles, scans = {}, {}
-    for name in ("deeplens", CLASSIC):
-        trained = phase(config, sets, name)
-        bundles[name] = bench.train(trained, training=sets.training, validation=[sets.validation])
-    if config.train_on_mocks:
-        further = tuned(phase(config, sets, "deeplens"), bundles["deeplens"], config)
-        bundles[further.name] = bench.train(
-            further, training=[sets.mocks["training"]], validation=[sets.validation]
-        )
-    for name, bundle in bundles.items():
-        scans[name] = bench.scan(f"ranking_{name}", cutouts=sets.validation, bundle=bundle)
-    return Outcome(
-        phases=scans,
-        bundle=bundles["deeplens_mocks" if config.train_on_mocks else "deeplens"],
-        evaluations=evaluate(bench, sets, bundles, PUBLISHED),
-        notes=sets.notes,
-    )
+    trained = [phase(config, sets, name) for name in ("deeplens", CLASSIC)]
+    return train_and_evaluate(config, bench, sets, trained, PUBLISHED)

@@ -38,8 +38,9 @@ def _simulated(config: "Config", bench: "Workbench", name: str, count: int, what
 
     def tables() -> Iterator["pa.Table"]:
         from lensray.simulation.euclid import euclid_table
+        from lensray.simulation.table import spread_evenly
 
-        is_lens = np.diff(np.arange(count + 1) * lenses // count) > 0
+        is_lens = spread_evenly(count, lenses)
         for start in range(0, count, CHUNK):
             rows = np.arange(start, min(start + CHUNK, count), dtype=np.int64)
             yield euclid_table(rows, is_lens[rows], seed=seed, dtype="float16")

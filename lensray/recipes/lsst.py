@@ -6,13 +6,14 @@ simulated single epochs of LSST in these bands, with ``--cutouts`` the user's ow
 baselines; with ``--train-on-mocks`` their training half is learned too, in a further phase.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lensray.bundle import Inputs
 from lensray.errors import InputError
 from lensray.recipes.config import RecipeConfig, check_positive
+from lensray.recipes.outcome import Outcome
 from lensray.recipes.sources import SEED_STEP, SEEDS, Sources
 from lensray.training.phases import Augmentation, Optimizer, Phase
 from lensray.training.schedules import OneCycle
@@ -69,6 +70,26 @@ class LsstConfig(RecipeConfig):
                 "--mocks are of one band and of their own units; leave --bands and --cutouts out"
             )
         check_positive(self, "images", "epochs", "batch_size", "learning_rate")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """How much of everything at a scale."""
+
+    images: int
+    """Images of the training set, half of them lenses."""
+    validation: int
+    """Images of the validation set."""
+    epochs: int
+    """Passes through the training set."""
+    batch_size: int
+    """Images in a mini-batch."""
+
+
+def sizes(config: LsstConfig, scales: dict[str, Sizes]) -> Sizes:
+    """The scale's sizes with the user's own in their place."""
+    own = {name: getattr(config, name) for name in ("images", "epochs", "batch_size")}
+    return replace(scales[config.scale], **{name: value for name, value in own.items() if value is not None})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,11 +166,13 @@ def _mock_inputs() -> Inputs:
 
 def _survey_inputs(config: LsstConfig) -> "tuple[Inputs, Normalization]":
     """Inputs and normalization for LSST's bands, or for the user's survey, whose units are not known."""
+    from lensray.cutouts import read_format
+    from lensray.io import storage
     from lensray.normalization import SigmaClip
     from lensray.survey import get_survey
 
     if config.cutouts:
-        fmt = _format_of(config.cutouts)
+        fmt = read_format(storage.read_schema(config.cutouts))
         inputs = Inputs(
             bands=config.bands or fmt.bands,
             height=SIZE,
@@ -167,16 +190,6 @@ def _survey_inputs(config: LsstConfig) -> "tuple[Inputs, Normalization]":
     sigma = tuple(lsst.sky_sigma[lsst.bands.index(band)] for band in config.bands)
     inputs = Inputs(bands=config.bands, height=SIZE, width=SIZE, pixel_scale_arcsec=lsst.pixel_scale_arcsec)
     return inputs, clipped(sigma)
-
-
-def _format_of(survey: str) -> Any:
-    from lensray.cutouts import read_format
-    from lensray.io import storage
-
-    filesystem, _ = storage.resolve(survey)
-    entry = storage.find_files(survey)[0]
-    footer = storage.read_footer(filesystem, entry.path, entry.size)
-    return read_format(footer.metadata.schema.to_arrow_schema())
 
 
 def _seed(config: LsstConfig, what: str) -> int:
@@ -213,6 +226,8 @@ class _Quality:
 
         Images without a signal-to-noise, such as those with NaN pixels, stay: the training counts them by status.
         """
+        from lensray.training.sets import rows_of
+
         if not self.min_snr:
             return url
         words = {"good": url, "min_snr": self.min_snr}
@@ -236,17 +251,6 @@ class _Quality:
             yield table.filter(pa.array(~poor))
 
 
-def rows_of(url: str) -> int:
-    """Number of rows of a survey."""
-    from lensray.io import storage
-
-    filesystem, _ = storage.resolve(url)
-    return sum(
-        storage.read_footer(filesystem, entry.path, entry.size).metadata.num_rows
-        for entry in storage.find_files(url)
-    )
-
-
 def tuned(phase: Phase, bundle: str, config: LsstConfig) -> Phase:
     """The further phase: a trained network goes on with published mocks, at a low rate, turned and shifted."""
     return replace(
@@ -260,6 +264,35 @@ def tuned(phase: Phase, bundle: str, config: LsstConfig) -> Phase:
         repeats=TUNING_REPEATS if config.scale != "smoke" else phase.batch_size,
         augmentation=Augmentation(symmetries=True, max_shift=1),
         keep="last",
+    )
+
+
+def train_and_evaluate(
+    config: LsstConfig,
+    bench: "Workbench",
+    sets: Sets,
+    phases: Sequence[Phase],
+    published: Mapping[str, float],
+) -> Outcome:
+    """Train networks on the same sets, the first one further on the published mocks if asked for, rank and evaluate."""
+    bundles = {
+        phase.name: bench.train(phase, training=sets.training, validation=[sets.validation])
+        for phase in phases
+    }
+    best = phases[0].name
+    if config.train_on_mocks:
+        further = tuned(phases[0], bundles[best], config)
+        best = further.name
+        bundles[best] = bench.train(further, training=[sets.mocks["training"]], validation=[sets.validation])
+    scans = {
+        name: bench.scan(f"ranking_{name}", cutouts=sets.validation, bundle=bundle)
+        for name, bundle in bundles.items()
+    }
+    return Outcome(
+        phases=scans,
+        bundle=bundles[best],
+        evaluations=evaluate(bench, sets, bundles, published),
+        notes=sets.notes,
     )
 
 

@@ -20,8 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lensray.errors import InputError
-from lensray.recipes.deeplens_lsst import Sizes, sizes
-from lensray.recipes.lsst import LsstConfig, Sets, evaluate, make_sets, tuned
+from lensray.recipes.lsst import LsstConfig, Sets, Sizes, make_sets, sizes, train_and_evaluate
 from lensray.recipes.lsst import inputs as inputs
 from lensray.recipes.outcome import Outcome
 from lensray.training.phases import Augmentation, Optimizer, Phase
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 PUBLISHED = {"accuracy": 0.785}
 """Middle of the slides' "75-82 percent on new images"."""
 DECAY_AN_EPOCH = 1e-2
+MICRO_BATCH = 64
 TARGETS = (
     "einstein_radius_arcsec",
     "velocity_dispersion_km_s",
@@ -117,23 +117,7 @@ def run(config: Config, bench: "Workbench") -> Outcome:
     sets = make_sets(config, bench, images=wanted.images, validation=wanted.validation)
     if config.target:
         return _regress(config, sets, bench)
-    trained = phase(config, sets)
-    bundles = {trained.name: bench.train(trained, training=sets.training, validation=[sets.validation])}
-    if config.train_on_mocks:
-        further = tuned(trained, bundles[trained.name], config)
-        bundles[further.name] = bench.train(
-            further, training=[sets.mocks["training"]], validation=[sets.validation]
-        )
-    scans = {
-        name: bench.scan(f"ranking_{name}", cutouts=sets.validation, bundle=bundle)
-        for name, bundle in bundles.items()
-    }
-    return Outcome(
-        phases=scans,
-        bundle=list(bundles.values())[-1],
-        evaluations=evaluate(bench, sets, bundles, PUBLISHED),
-        notes=sets.notes,
-    )
+    return train_and_evaluate(config, bench, sets, [phase(config, sets)], PUBLISHED)
 
 
 def _regress(config: Config, sets: Sets, bench: "Workbench") -> Outcome:
@@ -171,6 +155,3 @@ def _residuals(phase: Phase, bundle: str, data: str, survey: str) -> "Regression
         true=examples.labels[:, 0].numpy(),
         predicted=torch.cat(parts)[:, 0].float().numpy(),
     )
-
-
-MICRO_BATCH = 64

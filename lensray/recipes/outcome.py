@@ -111,9 +111,8 @@ def check_surveys(recipe: Any, config: RecipeConfig) -> None:
     urls = [url for url in (config.cutouts, *config.negatives, config.real) if url]
     inputs = recipe.inputs(config) if urls else None
     for url in urls:
-        filesystem, root = storage.resolve(url)
-        if f"{storage.resolve(config.output)[1]}/".startswith(f"{root.rstrip('/')}/"):
-            raise InputError(f"--output {config.output} lies in the survey {url}; choose another folder")
+        storage.check_outside(config.output, url)
+        filesystem, _ = storage.resolve(url)
         for entry in storage.find_files(url):
             footer = storage.read_footer(filesystem, entry.path, entry.size)
             _check_bands(url, footer.metadata.schema.to_arrow_schema(), inputs)
@@ -122,17 +121,14 @@ def check_surveys(recipe: Any, config: RecipeConfig) -> None:
 
 
 def _check_bands(url: str, schema: Any, inputs: Any) -> None:
-    from lensray.reading import read_formats
+    from lensray.reading import lacking_bands
 
-    formats = read_formats(schema, inputs)
-    for part in (inputs, *inputs.further):
-        found = formats[part.column].bands
+    for part, found in lacking_bands(schema, inputs):
         missing = [band for band in part.bands if band not in found]
-        if missing:
-            raise InputError(
-                f"{part.column!r} of {url} has the bands {', '.join(found)}, but the recipe's network takes "
-                f"{', '.join(part.bands)}; give a survey with {', '.join(missing)}, or take another recipe"
-            )
+        raise InputError(
+            f"{part.column!r} of {url} has the bands {', '.join(found)}, but the recipe's network takes "
+            f"{', '.join(part.bands)}; give a survey with {', '.join(missing)}, or take another recipe"
+        )
 
 
 def _on_real_images(config: RecipeConfig, outcome: Outcome) -> "list[Evaluation]":

@@ -4,6 +4,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from lensray import cutouts
 from lensray.simulation import simulate
@@ -12,6 +13,15 @@ from lensray.survey import Survey
 # Added to the seed of a simulated survey, so that none repeats the images that a recipe trains on
 # (recipes call `simulate` with their own small seeds).
 SURVEY_SEEDS = 1 << 40
+
+
+def spread_evenly(count: int, lenses: int) -> NDArray[np.bool_]:
+    """Which of `count` objects are lenses, as far from each other as can be.
+
+    >>> spread_evenly(5, 2).tolist()
+    [False, False, True, False, True]
+    """
+    return np.diff(np.arange(count + 1) * lenses // count) > 0
 
 
 def simulated_table(

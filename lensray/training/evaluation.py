@@ -6,16 +6,16 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lensray import bundle as bundles
 from lensray.errors import InputError
 from lensray.inspection.training_records import Evaluation
-from lensray.io import storage, tables
+from lensray.io import tables
 from lensray.pixels import SCORED
 from lensray.reading import read_formats, read_images
 from lensray.scoring import Scorer
+from lensray.training.sets import row_groups
 
 MAX_IMAGES = 5_000
 """Cutouts whose pixels are kept for the examples."""
@@ -91,13 +91,10 @@ def labelled_images(
 ) -> Iterator[tuple[NDArray, NDArray[np.bool_]]]:
     """Images that can be scored and their labels, a row group at a time."""
     for survey in surveys:
-        filesystem, _ = storage.resolve(survey)
-        for entry in storage.find_files(survey):
-            with filesystem.open_input_file(entry.path) as source, pq.ParquetFile(source) as file:
-                if label not in file.schema_arrow.names:
-                    raise InputError(f"{survey} has no column {label!r}, which says which cutouts are lenses")
-                for group in range(file.num_row_groups):
-                    yield _usable(file.read_row_group(group), inputs, label)
+        for table in row_groups(survey):
+            if label not in table.column_names:
+                raise InputError(f"{survey} has no column {label!r}, which says which cutouts are lenses")
+            yield _usable(table, inputs, label)
 
 
 def _usable(table: pa.Table, inputs: bundles.Inputs, label: str) -> tuple[NDArray, NDArray[np.bool_]]:

@@ -24,7 +24,7 @@ from lensray.errors import InputError
 from lensray.io import storage, tables
 from lensray.normalization import Normalization, PercentileClip
 from lensray.pixels import SCORED
-from lensray.reading import read_formats, read_images
+from lensray.reading import lacking_bands, read_formats, read_images
 from lensray.training.phases import Phase
 
 NO_LABEL = "no_label"
@@ -95,9 +95,7 @@ def check_columns(urls: Sequence[str], phase: Phase) -> None:
         If they lack the label, a target, a band or the pixel scale.
     """
     for url in urls:
-        filesystem, _ = storage.resolve(url)
-        entry = storage.find_files(url)[0]
-        schema = storage.read_footer(filesystem, entry.path, entry.size).metadata.schema.to_arrow_schema()
+        schema = storage.read_schema(url)
         _check_bands(url, schema, phase)
         missing = [name for name in wanted_columns(phase) if name not in schema.names]
         if missing:
@@ -114,13 +112,10 @@ def check_columns(urls: Sequence[str], phase: Phase) -> None:
 
 
 def _check_bands(url: str, schema: pa.Schema, phase: Phase) -> None:
-    formats = read_formats(schema, phase.inputs)
-    for part in (phase.inputs, *phase.inputs.further):
-        bands = formats[part.column].bands
-        if not set(part.bands) <= set(bands):
-            raise InputError(
-                f"phase {phase.name} needs the bands {list(part.bands)} but {part.column!r} of {url} has {list(bands)}"
-            )
+    for part, bands in lacking_bands(schema, phase.inputs):
+        raise InputError(
+            f"phase {phase.name} needs the bands {list(part.bands)} but {part.column!r} of {url} has {list(bands)}"
+        )
 
 
 def check_labels(urls: Sequence[str], phase: Phase) -> None:

@@ -11,7 +11,7 @@ import torch
 from lensray import bundle as bundles
 from lensray.io import storage
 from lensray.progress import Progress as Bar
-from lensray.simulation.table import simulated_table
+from lensray.simulation.table import simulated_table, spread_evenly
 from lensray.survey import get_survey
 from lensray.training.curves import write_tensorboard
 from lensray.training.examples import Examples, read_examples
@@ -32,7 +32,7 @@ class PlainWorkbench(Workbench):
         words = {"survey": survey, "count": count, "lenses": lenses, "seed": seed, "size": size}
 
         def tables() -> Iterator[pa.Table]:
-            is_lens = np.diff(np.arange(count + 1) * lenses // count) > 0
+            is_lens = spread_evenly(count, lenses)
             for start in range(0, count, SIMULATED_AT_ONCE):
                 rows = np.arange(start, min(start + SIMULATED_AT_ONCE, count), dtype=np.int64)
                 yield simulated_table(

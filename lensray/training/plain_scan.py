@@ -21,24 +21,17 @@ from lensray.metrics.truth import TruthScores
 from lensray.progress import Progress
 from lensray.reading import read_formats, read_images
 from lensray.scoring import Scorer
-
-TRUTH = ("label", "is_tracer")
+from lensray.survey_rows import TRUTH_COLUMNS
+from lensray.training.examples import parts_of
+from lensray.training.sets import row_groups
 
 
 def scan(survey: str, bundle: str, output: str, *, top: int, resample: bool) -> None:
     """Score a survey; write ``candidates.parquet``, ``candidates.csv`` and ``metrics.json``."""
     scorer = Scorer(bundles.load(bundle))
     best, truth, seen = catalogs.TopK(top), TruthScores(), []
-    filesystem, _ = storage.resolve(survey)
-    parts = [
-        (entry.path, group)
-        for entry in storage.find_files(survey)
-        for group in range(storage.read_footer(filesystem, entry.path, entry.size).metadata.num_row_groups)
-    ]
-    with Progress("scan", total=len(parts), unit="row groups") as bar:
-        for number, (path, group) in enumerate(parts):
-            with filesystem.open_input_file(path) as source, pq.ParquetFile(source) as file:
-                stored = file.read_row_group(group)
+    with Progress("scan", total=len(parts_of([survey])), unit="row groups") as bar:
+        for number, stored in enumerate(row_groups(survey)):
             scored = _score(stored, scorer, resample)
             best.add(scored, fragment=number)
             truth.add(scored["score"].to_numpy(), **_truth(scored))
@@ -61,7 +54,7 @@ def _score(stored: pa.Table, scorer: Scorer, resample: bool) -> pa.Table:
             "the survey's cutouts have another size or pixel scale than the bundle's; resample them"
         )
     images, status = read_images(stored, formats, inputs)
-    names = ["object_id", "ra", "dec", *(name for name in TRUTH if name in stored.column_names)]
+    names = ["object_id", "ra", "dec", *(name for name in TRUTH_COLUMNS if name in stored.column_names)]
     table = stored.select(names).append_column("status", pa.array(status, pa.string()))
     scored = scorer(table.append_column(inputs.column, tables.tensor_column(images)))
     return scored.append_column(
@@ -71,7 +64,9 @@ def _score(stored: pa.Table, scorer: Scorer, resample: bool) -> pa.Table:
 
 def _truth(scored: pa.Table) -> dict[str, Any]:
     return {
-        name: scored[name].to_numpy(zero_copy_only=False) for name in TRUTH if name in scored.column_names
+        name: scored[name].to_numpy(zero_copy_only=False)
+        for name in TRUTH_COLUMNS
+        if name in scored.column_names
     }
 
 

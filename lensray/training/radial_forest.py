@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from lensray.bundle import Inputs
-from lensray.pixels import SCORED
-from lensray.reading import read_formats, read_images
-from lensray.training.sets import row_groups
+from lensray.training import evaluation
 
 RING_EDGES_PIXELS = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 13.0, 16.0, 20.0, 33.0)
 """Nine rings; the last reaches the corners of 45×45 pixels."""
@@ -70,12 +68,10 @@ def labelled_images(
 ) -> tuple[NDArray, NDArray[np.bool_]]:
     """Images of labelled surveys that can be scored, and their labels; the first `limit` of all."""
     images, labels, count = [], [], 0
-    for table in itertools.chain.from_iterable(map(row_groups, surveys)):
-        found, status = read_images(table, read_formats(table.schema, inputs), inputs)
-        usable = np.isin(status, SCORED) & table["label"].is_valid().to_numpy()
-        images.append(found[usable])
-        labels.append(table["label"].fill_null(False).to_numpy()[usable])
-        count += int(usable.sum())
+    for found, is_lens in evaluation.labelled_images(surveys, inputs, "label"):
+        images.append(found)
+        labels.append(is_lens)
+        count += len(is_lens)
         if limit is not None and count >= limit:
             break
     return np.concatenate(images)[:limit], np.concatenate(labels)[:limit]

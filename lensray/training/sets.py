@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from lensray.cutout_format import METADATA_KEY
 from lensray.errors import InputError
 from lensray.io import storage
-from lensray.survey_rows import sample_rows
+from lensray.survey_rows import TRUTH_COLUMNS, sample_rows
 
 KEPT = ("object_id", "ra", "dec")
 
@@ -88,7 +88,7 @@ def top_of(run: str, depth: int) -> pa.Table:
 def known_lenses(table: pa.Table) -> np.ndarray:
     """Which rows are known lenses, by ``label`` or ``is_tracer``."""
     known = np.zeros(table.num_rows, bool)
-    for name in ("label", "is_tracer"):
+    for name in TRUTH_COLUMNS:
         if name in table.column_names:
             known |= table[name].fill_null(False).to_numpy()
     return known
@@ -118,7 +118,7 @@ def known_lenses_of(survey: str) -> Iterator[pa.Table]:
     filesystem, _ = storage.resolve(survey)
     for entry in storage.find_files(survey):
         with filesystem.open_input_file(entry.path) as source, pq.ParquetFile(source) as file:
-            truth = [name for name in ("label", "is_tracer") if name in file.schema_arrow.names]
+            truth = [name for name in TRUTH_COLUMNS if name in file.schema_arrow.names]
             for group in range(file.num_row_groups if truth else 0):
                 rows = np.flatnonzero(known_lenses(file.read_row_group(group, columns=truth)))
                 if len(rows):

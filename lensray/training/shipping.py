@@ -13,17 +13,16 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from lensray import bundle as bundles
 from lensray.command_line import run_job
 from lensray.errors import InputError
-from lensray.io import storage
 from lensray.pixels import SCORED
 from lensray.reading import read_formats, read_images
 from lensray.scoring import Scorer
+from lensray.training.sets import row_groups
 from lensray.weights import Storage, pack, unpack
 
 LEAST_CORRELATION, LEAST_OVERLAP = 0.999, 0.9
@@ -79,14 +78,9 @@ def agreement(first: NDArray[np.floating], second: NDArray[np.floating]) -> tupl
 
 def _scores(bundle: bundles.Bundle, survey: str) -> NDArray[np.float32]:
     scorer, found = Scorer(bundle), []
-    filesystem, _ = storage.resolve(survey)
-    for entry in storage.find_files(survey):
-        with filesystem.open_input_file(entry.path) as source, pq.ParquetFile(source) as file:
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group)
-                formats = read_formats(table.schema, bundle.inputs)
-                images, status = read_images(table, formats, bundle.inputs)
-                found.append(scorer.probabilities(images, np.flatnonzero(np.isin(status, SCORED))))
+    for table in row_groups(survey):
+        images, status = read_images(table, read_formats(table.schema, bundle.inputs), bundle.inputs)
+        found.append(scorer.probabilities(images, np.flatnonzero(np.isin(status, SCORED))))
     positive = [bundle.classes.index(name) for name in bundle.positive_classes]
     return np.concatenate(found)[:, positive].sum(1)
 
