@@ -373,4 +373,5 @@ def _check_network(bundle: Bundle) -> None:
 def _tensor(array: np.ndarray) -> Tensor:
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(array))
+    # What came through Ray's object store cannot be written to, which torch.from_numpy warns of.
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))

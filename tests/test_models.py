@@ -34,8 +34,8 @@ def parameters(model):
 
 
 def test_every_network_is_exercised_here():
-    # Committees and the networks of two resolutions have tests of their own.
-    elsewhere = ["committee", "efficientnet_branches", "efficientnet_stack"]
+    # Committees, generators and the networks of two resolutions have tests of their own.
+    elsewhere = ["committee", "efficientnet_branches", "efficientnet_stack", "lens_generator"]
     assert models.names() == sorted([*IMAGES, *elsewhere])
 
 
@@ -67,7 +67,9 @@ def test_an_image_does_not_depend_on_its_neighbours_in_the_batch(name):
 
 
 def test_an_unknown_network_or_argument_is_refused():
-    with pytest.raises(InputError, match=r"unknown architecture 'resnet'.*eznet, lensflow, lsst_cnn"):
+    with pytest.raises(
+        InputError, match=r"unknown architecture 'resnet'.*eznet, lens_generator, lensflow, lsst_cnn"
+    ):
         models.build("resnet")
     with pytest.raises(InputError, match="does not take"):
         models.build("eznet", colour="blue")
@@ -193,3 +195,10 @@ def test_the_fast_tanh_is_tanh():
     values = torch.cat([torch.linspace(-30, 30, 100_001), torch.tensor([-torch.inf, torch.inf, 0.0])])
     exact = torch.tanh(values.double())
     assert (eznet.tanh_(values.clone()).double() - exact).abs().max() < 2e-7
+
+
+def test_a_shallower_eznet_keeps_the_order_of_its_blocks():
+    half = eznet.shallower(0.5)
+    assert [*dict.fromkeys(half)] == [*dict.fromkeys(THESIS_BLOCKS)]
+    assert (len(THESIS_BLOCKS), len(half)) == (50, 27)
+    assert eznet.shallower(1.0) == list(THESIS_BLOCKS)

@@ -231,7 +231,7 @@ def start():
     """Start the command in a process of its own, which says what it says into a file; ended with the test."""
     processes = []
 
-    def start(*words, log):
+    def start(*words, log, cwd=None):
         with open(log, "w") as file:
             processes.append(
                 subprocess.Popen(
@@ -239,6 +239,7 @@ def start():
                     stderr=file,
                     stdout=subprocess.PIPE,
                     text=True,
+                    cwd=cwd,
                     env={**os.environ, "RAY_ADDRESS": "local"},
                 )
             )
@@ -280,3 +281,13 @@ def test_a_killed_command_goes_on_with_the_same_words_on_s3(start, tmp_path, s3_
     assert not any("/mine/ray/" in name for name in names)
     assert "mine: epoch 15: learning_rate" in stderr
     assert not [line for line in stderr.splitlines() if any(word in line for word in NOISE)]
+
+
+def test_addresses_are_relative_to_where_the_command_is_given(start, tmp_path):
+    words = ("lensflow_cosmos", "--output", "runs/lensflow", "--scale", "smoke")
+    done = start(*words, log=tmp_path / "done.log", cwd=tmp_path)
+    said, _ = done.communicate(timeout=PATIENCE_S)
+    assert done.returncode == 0, (tmp_path / "done.log").read_text()
+    assert said.splitlines()[-1] == "report: runs/lensflow/report.html"
+    assert (tmp_path / "runs/lensflow/report.html").exists()
+    assert (tmp_path / "runs/lensflow/phase_3/bundle.safetensors").exists()

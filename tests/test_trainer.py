@@ -81,8 +81,9 @@ def test_a_phase_learns_rings_and_its_bundle_scores_them(url, tmp_path):
             "arguments": {"size": 16},
             "augmentation": Augmentation(max_shift=2, crop=12),
         },
+        {"averaging": 5},
     ],
-    ids=["sgd", "adam", "adamw-shuffled-bfloat16", "dropout-shifts-crops"],
+    ids=["sgd", "adam", "adamw-shuffled-bfloat16", "dropout-shifts-crops", "averaged"],
 )
 def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(tmp_path, changed):
     phase = rings.phase(epochs=3, **changed)
@@ -371,12 +372,37 @@ def test_the_history_is_what_json_can_hold(url):
     assert json.loads(json.dumps(history)) == history
 
 
-def test_validation_metrics_are_those_of_the_weights(url):
+@pytest.mark.parametrize("averaging", [None, 20])
+def test_validation_metrics_are_those_of_the_weights_that_are_kept(url, averaging):
     held_out = rings.examples(60, seed=2)
-    trained = start(rings.phase(epochs=2), url, validation=held_out)
+    trained = start(rings.phase(epochs=2, averaging=averaging), url, validation=held_out)
     history = trained.run()
     found = evaluate(
-        trained.model, held_out.images, held_out.labels, trained.loss, normalization=lambda i: i.float() / 255
+        trained.shown, held_out.images, held_out.labels, trained.loss, normalization=lambda i: i.float() / 255
     )
     assert history[-1]["validation_loss"] == pytest.approx(found.loss, rel=1e-5)
     assert history[-1]["accuracy"] == pytest.approx(found.accuracy)
+
+
+def test_the_average_follows_the_weights_and_the_batch_statistics():
+    model = nn.BatchNorm1d(1)
+    average = trainer.average_of(model, steps=4)
+    values = [3.0, *np.random.default_rng(1).normal(size=30)]
+    expected = values[0]
+    for step, value in enumerate(values):
+        nn.init.constant_(model.weight, value)
+        model.running_mean.fill_(value)
+        model.num_batches_tracked.fill_(step)
+        average.update_parameters(model)
+        expected += max(1 / 4, 9 / (10 + step)) * (value - expected)
+    assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+    assert average.module.running_mean.item() == pytest.approx(expected, rel=1e-5)
+    assert average.module.num_batches_tracked.item() == 30
+
+
+def test_an_averaged_phase_keeps_the_average_and_not_the_last_weights(url):
+    trained = start(rings.phase(epochs=2, averaging=20), url)
+    trained.run()
+    kept = trained.bundle({"recipe": "toy"}).state
+    assert_same(dict(kept), dict(trained.average.module.state_dict()))
+    assert not torch.equal(kept["head.1.weight"], trained.model.state_dict()["head.1.weight"])

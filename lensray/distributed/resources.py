@@ -27,9 +27,9 @@ def connect() -> None:
     With ``RAY_ADDRESS`` set (as ``ray job submit`` does) that cluster is used; otherwise a cluster
     that runs on this machine, if there is one; otherwise a local Ray that ends with the process.
     """
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     if ray.is_initialized():
         return
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     address = _cluster_address()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

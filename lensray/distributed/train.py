@@ -6,6 +6,8 @@ batch. Checkpoints are the trainer's own, one an epoch, on the run's storage: wh
 the training goes on after the last one.
 """
 
+import math
+import os
 import threading
 import uuid
 from collections.abc import Iterable, Sequence
@@ -17,6 +19,7 @@ import pyarrow as pa
 import ray
 import ray.data
 import ray.train
+import ray.util
 import torch
 from ray.train import (
     DataConfig,
@@ -27,6 +30,7 @@ from ray.train import (
     TrainingFailedError,
 )
 from ray.train.torch import TorchTrainer, get_device
+from ray.train.v2.api.callback import UserCallback
 
 from lensray.distributed.planning import ScanConfig, plan_scan
 from lensray.distributed.resources import connect, cores, is_local
@@ -39,11 +43,15 @@ from lensray.training.examples import gather, parts_of, read_part
 from lensray.training.parallel import Team
 from lensray.training.phases import Phase
 from lensray.training.plain import told, train_phase
-from lensray.training.trainer import Progress
+from lensray.training.trainer import Progress, monitored
 from lensray.training.workbench import TrainingJob, Workbench
 
 MAX_FAILURES = 3
 POLL_S = 0.5
+PLACEMENT = "placement_group"
+"""Among what a worker reports: the placement group that its run has taken."""
+BEST = "best"
+"""Among what a worker reports: the best value of what the phase monitors, of all epochs so far."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,9 +89,13 @@ class RayWorkbench(Workbench):
         gpus_per_worker: float | None = None,
     ) -> None:
         super().__init__(output, recipe, settings)
+        # Workers stay in the directory in which relative addresses were given.
+        os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
         connect()
         configure_ray_data()
         self.workers = _workers(workers, gpus_per_worker)
+        self.callbacks: list[UserCallback] = []
+        self.quiet = False
 
     def simulate(self, name: str, *, survey: str, count: int, lenses: int, seed: int, size: int) -> str:
         """A simulated survey (see `Workbench.simulate`)."""
@@ -129,11 +141,12 @@ class RayWorkbench(Workbench):
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 logging_config=LoggingConfig(log_level="WARNING"),
                 worker_runtime_env={"env_vars": _thread_variables(self.workers.threads)},
+                callbacks=self.callbacks,
             ),
             datasets=_datasets(job),
             dataset_config=DataConfig(datasets_to_split=[]),
         )
-        with told(job) as show, _watched(board, show):
+        with told(job, quiet=self.quiet) as show, _watched(board, show):
             try:
                 trainer.fit()
             except TrainingFailedError as error:
@@ -218,14 +231,20 @@ def _train(config: dict[str, Any]) -> None:
     job, board = cast(TrainingJob, config["job"]), config["board"]
     torch.set_num_threads(config["threads"])
     team = Team.here()
+    group = ray.util.get_current_placement_group()
+    place = group.id.hex() if group else ""
 
     def tell(progress: Progress) -> None:
         if team.rank == 0:
             board.tell.remote(progress)
         if progress.history is not None:
-            row = progress.history[-1]
-            ray.train.report({name: value for name, value in row.items() if isinstance(value, int | float)})
+            numbers = {k: v for k, v in progress.history[-1].items() if isinstance(v, int | float)}
+            values = (monitored(row, job.phase) for row in progress.history)
+            best = max((value for value in values if value is not None), default=-math.inf)
+            ray.train.report(numbers | {PLACEMENT: place, BEST: best})
 
+    # At once: whoever started the run must be able to end it.
+    ray.train.report({"epoch": 0, PLACEMENT: place, BEST: -math.inf})
     try:
         training, validation = _examples("training", job), _examples("validation", job)
         train_phase(job, training, validation, device=get_device(), team=team, on_progress=tell)

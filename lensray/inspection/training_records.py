@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lensray.bundle import read_header
+from lensray.inspection.generation_records import Generation
 from lensray.io import storage
 from lensray.metrics import bootstrap
 from lensray.metrics.classification import (
@@ -149,6 +150,8 @@ class TrainingReport:
     """Labelled cutouts that were scored."""
     regressions: Sequence[Regression] = ()
     """Parameters that were regressed."""
+    generation: Generation | None = None
+    """Images that were generated, compared with real ones."""
     top_share: float = 0.06
     """Part of the ranking whose share of the tracers is told (LensFlow: 6%)."""
     notes: Sequence[str] = ()
@@ -265,6 +268,8 @@ def to_json(report: TrainingReport) -> dict[str, Any]:
             {"model": r.model, "data": r.data, "target": r.target, "n": len(r.true), **r.values}
             for r in report.regressions
         ],
+        "generation": report.generation
+        and {"values": dict(report.generation.values), "statistics": report.generation.statistics},
         "top_share": report.top_share,
         "notes": list(report.notes),
         "run": dict(report.run),

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lensray.inspection import figures, training_figures
+from lensray.inspection.generation_figures import contact_sheet, distances_figure
 from lensray.inspection.report import ReportFigure, command_text, page_template, seconds_text
 from lensray.inspection.training_records import (
     Evaluation,
@@ -128,6 +129,11 @@ def _drawings(report: TrainingReport) -> Iterator[tuple[str, Callable[[], Figure
     for place, found in enumerate(report.regressions):
         alt = f"Predicted against true {found.target} and histogram of the residuals, {found.model} on {found.data}"
         yield f"residuals_{place}", lambda found=found: training_figures.residuals_figure(found), alt
+    if report.generation:
+        made = report.generation
+        yield "generated", lambda: contact_sheet(made), "Generated images above the nearest training images"
+        alt = "Distances of generated and of unseen real images to the nearest of their set and of the training set"
+        yield "distances", lambda: distances_figure(made), alt
     if pairs := gaps(report.evaluations):
         yield (
             "gap",
@@ -160,6 +166,7 @@ def render(report: TrainingReport, drawn: Mapping[str, ReportFigure]) -> str:
         ],
         gap=_gap_table(report),
         regression=_regression_table(report),
+        generation=_generation_table(report),
         phases=[
             {"name": p.name, "figure": f"curves_{place}", "epochs": len(p.history), "facts": _phase_facts(p)}
             for place, p in enumerate(report.phases)
@@ -252,6 +259,19 @@ def _regression_table(report: TrainingReport) -> _Table:
     ]
     titles = [(f"residuals_{place}", _regression_name(r)) for place, r in enumerate(report.regressions)]
     return _Table(caption=caption, columns=list(_RESIDUALS.values()), rows=rows, figures=titles)
+
+
+def _generation_table(report: TrainingReport) -> _Table:
+    caption = (
+        "Kolmogorov-Smirnov distance of a statistic's distribution to that of real lenses that the generator never saw: 0 "
+        "where they agree, 1 where they do not overlap. The training lenses, which are few, show what chance does."
+    )
+    statistics = report.generation.statistics if report.generation else {}
+    rows = [
+        _Row(name, [_Cell(f"{value:.2f}") for value in values.values()])
+        for name, values in statistics.items()
+    ]
+    return _Table(caption=caption, columns=["Generated", "Training"], rows=rows)
 
 
 def _regression_name(regression: Regression) -> str:

@@ -29,6 +29,7 @@ __all__ = [
     "ranking_performance",
     "ranking_performance_of",
     "ranks_of",
+    "recall_at",
     "recovered_of",
     "relative_ranks",
     "tracer_rank_curve",
@@ -83,6 +84,17 @@ def tracer_rank_curve(scores: ArrayLike, is_tracer: ArrayLike) -> RankCurve:
     ([1, 3], [0.5, 1.0])
     """
     return rank_curve_of(ClassCounts.of(scores, is_tracer))
+
+
+def recall_at(scores: ArrayLike, is_tracer: ArrayLike, share: float) -> float:
+    """Part of the tracers within the top `share` of the list, at least one cutout; ties count against the model.
+
+    >>> recall_at([0.9, 0.8, 0.7, 0.6], [True, False, True, False], 0.5)
+    0.5
+    """
+    curve = tracer_rank_curve(scores, is_tracer)
+    found = curve.recall[curve.depth <= max(1.0, share * curve.n)]
+    return float(found[-1]) if len(found) else 0.0
 
 
 def rank_curve_of(counts: ClassCounts) -> RankCurve:

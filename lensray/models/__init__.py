@@ -17,6 +17,7 @@ from lensray.models.committee import Committee
 from lensray.models.deeplens import DeepLens
 from lensray.models.efficientnet import EfficientNetBranches, EfficientNetStack
 from lensray.models.eznet import EZNet
+from lensray.models.lens_generator import LensGenerator
 from lensray.models.lensflow import LensFlow
 from lensray.models.lsst_cnn import LsstCNN
 
@@ -26,6 +27,7 @@ __all__ = [
     "DeepLens",
     "EZNet",
     "LensFlow",
+    "LensGenerator",
     "LsstCNN",
     "build",
     "names",
@@ -39,6 +41,7 @@ _NETWORKS: dict[str, type[nn.Module]] = {
     "efficientnet_branches": EfficientNetBranches,
     "efficientnet_stack": EfficientNetStack,
     "eznet": EZNet,
+    "lens_generator": LensGenerator,
     "lensflow": LensFlow,
     "lsst_cnn": LsstCNN,
 }

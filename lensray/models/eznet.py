@@ -15,6 +15,7 @@ The thesis leaves open and we choose:
 """
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,14 @@ THESIS_BLOCKS: tuple[Block, ...] = (
     *[(12, 3, 8)] * 20,
     *[(32, 1, 1)] * 10,
 )
+
+
+def shallower(share: float) -> list[Block]:
+    """The thesis' blocks with each run of equal ones shortened to about `share` of its length."""
+    made: list[Block] = []
+    for block, run in groupby(THESIS_BLOCKS):
+        made += [block] * max(1, round(share * len(list(run))))
+    return made
 
 
 def resize(maps_BCHW: Tensor, size: int) -> Tensor:

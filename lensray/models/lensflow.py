@@ -20,8 +20,8 @@ def _convolution(channels: int, kernels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(channels, kernels, 5), nn.MaxPool2d(2), nn.Tanh())
 
 
-def _linear(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(0.5))
+def _linear(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout))
 
 
 class LensFlow(nn.Module):
@@ -33,11 +33,13 @@ class LensFlow(nn.Module):
         Bands of the image; LensFlow has one (F814W).
     classes : int
         Output neurons before the softmax.
+    dropout : float
+        Share of the neurons of each linear layer that is left out in training.
     """
 
     activation = "softmax"
 
-    def __init__(self, in_channels: int = 1, classes: int = 2) -> None:
+    def __init__(self, in_channels: int = 1, classes: int = 2, dropout: float = 0.5) -> None:
         super().__init__()
         self.features = nn.Sequential(
             _convolution(in_channels, 30), _convolution(30, 60), _convolution(60, 90)
@@ -45,9 +47,9 @@ class LensFlow(nn.Module):
         self.classifier = nn.Sequential(
             OrderedDict(
                 flatten=nn.Flatten(),
-                linear1=_linear(90 * 9 * 9, 1000),
-                linear2=_linear(1000, 800),
-                linear3=_linear(800, 600),
+                linear1=_linear(90 * 9 * 9, 1000, dropout),
+                linear2=_linear(1000, 800, dropout),
+                linear3=_linear(800, 600, dropout),
                 output=nn.Linear(600, classes),
             )
         )

@@ -33,6 +33,8 @@ class LsstCNN(nn.Module):
         A fourth convolution (3×3 to 64 maps) and ReLU before the second pool.
     activation : str
         "softmax" for classes, "linear" for a regression.
+    dropout : float
+        Share of the last layer's neurons that is left out in training; of maps half of it.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class LsstCNN(nn.Module):
         size: int = SIZE,
         extra_convolution: bool = False,
         activation: str = "softmax",
+        dropout: float = 0.5,
     ) -> None:
         super().__init__()
         if activation not in ("softmax", "linear"):
@@ -61,14 +64,14 @@ class LsstCNN(nn.Module):
             nn.Conv2d(32, 32, 3),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            nn.Dropout(0.25),
+            nn.Dropout(dropout / 2),
             *convolutions,
             nn.MaxPool2d(2),
-            nn.Dropout(0.25),
+            nn.Dropout(dropout / 2),
             nn.Flatten(),
             nn.Linear(64 * side**2, 64),
             nn.ReLU(),
-            nn.Dropout(0.5),
+            nn.Dropout(dropout),
             nn.Linear(64, classes),
         )
 

@@ -7,7 +7,7 @@ A recipe is a dataclass of options and a function ``run(config, bench)`` that wo
 from importlib import import_module
 from types import ModuleType
 
-NAMES = ("lensflow_cosmos", "eznet_hsc", "deeplens_lsst", "lsst_cnn", "euclid_efficientnet")
+NAMES = ("lensflow_cosmos", "eznet_hsc", "deeplens_lsst", "lsst_cnn", "euclid_efficientnet", "lens_generator")
 
 
 def load(name: str) -> ModuleType:

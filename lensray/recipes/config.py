@@ -18,6 +18,8 @@ class RecipeConfig:
     """Sizes: ``paper`` as published, ``small`` for minutes on a laptop, ``smoke`` for a test that takes seconds."""
     cutouts: str = ""
     """Survey of real cutouts: arcs are painted on its galaxies, its random cutouts are the negatives, it is ranked."""
+    positives: tuple[str, ...] = ()
+    """Surveys of more lenses, such as generated ones or candidates that people confirmed; all of their cutouts count as lenses."""
     negatives: tuple[str, ...] = ()
     """Surveys of more non-lenses, such as mined false positives; all of their cutouts count as negatives."""
     real: str = ""

@@ -20,11 +20,13 @@ gets further in so few epochs. ``paper`` has the class project's 20,000 images a
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lensray.recipes.lsst import LsstConfig, Sets, Sizes, make_sets, sizes, train_and_evaluate
+from lensray.recipes import lsst
+from lensray.recipes.lsst import LsstConfig, Sizes, make_sets, sizes, train_and_evaluate
 from lensray.recipes.lsst import inputs as inputs
 from lensray.recipes.outcome import Outcome
 from lensray.training.phases import Augmentation, Optimizer, Phase
 from lensray.training.schedules import OneCycle, Steps
+from lensray.training.search import Tunable
 
 if TYPE_CHECKING:
     from lensray.training.workbench import Workbench
@@ -46,7 +48,7 @@ class Config(LsstConfig):
     """DeepLens on LSST mocks, and the classic network beside it."""
 
 
-def phase(config: Config, sets: Sets, name: str) -> Phase:
+def phase(config: Config, sets: lsst.Taken, name: str) -> Phase:
     """Training of one of the two networks."""
     wanted = sizes(config, SCALES)
     size = {"size": sets.inputs.width} if name == CLASSIC else {}
@@ -72,6 +74,12 @@ def phase(config: Config, sets: Sets, name: str) -> Phase:
         autocast=True,
         seed=config.seed,
     )
+
+
+def tunable(config: Config) -> Tunable:
+    """What can be searched: DeepLens' training; the classic network is its baseline."""
+    own = phase(config, lsst.taken(config), "deeplens")
+    return lsst.tunable(config, sizes(config, SCALES), own, {})
 
 
 def run(config: Config, bench: "Workbench") -> Outcome:

@@ -36,11 +36,12 @@ from lensray.bundle import Inputs
 from lensray.errors import InputError
 from lensray.recipes.config import RecipeConfig
 from lensray.recipes.euclid_measures import Measured, adapted
-from lensray.recipes.euclid_sets import make_sets, more_negatives
+from lensray.recipes.euclid_sets import make_sets, more
 from lensray.recipes.outcome import Outcome
 from lensray.recipes.sources import SEED_STEP
 from lensray.training.phases import Augmentation, Optimizer, Phase
 from lensray.training.schedules import OneCycle, OnPlateau, Schedule
+from lensray.training.search import Choice, Range, SearchSets, Tunable, sizes_around
 
 if TYPE_CHECKING:
     from lensray.training.workbench import Workbench
@@ -133,13 +134,43 @@ def sizes(config: Config) -> Sizes:
     return replace(SCALES[config.scale], **{name: value for name, value in own.items() if value is not None})
 
 
+def tunable(config: Config) -> Tunable:
+    """What can be searched: the training of one network by the first of the methods."""
+    method = _methods(config)[0]
+    # Whether there are pretrained weights matters here, not where they are.
+    own = phase(config, method, 0, config.pretrained)
+
+    def sets(bench: "Workbench") -> SearchSets:
+        start = _start(config, bench, method) if config.pretrained else ""
+        training, validation, test = make_sets(config, bench, objects=sizes(config).objects)
+        return SearchSets(
+            training=[*training, *more(config, bench)], validation=[validation], test=[test], start=start
+        )
+
+    own = replace(own, start="", arguments={**own.arguments, "dropout": 0.2})
+    return Tunable(
+        phase=own,
+        space={
+            "optimizer.learning_rate*": Range(low=0.1, high=10.0, log=True),
+            "optimizer.weight_decay": Range(low=1e-5, high=1e-2, log=True),
+            "schedule": Choice({"own": own.schedule, "one cycle": OneCycle()}),
+            "epochs": Range(low=1, high=2 * own.epochs, whole=True),
+            "batch_size": Choice(sizes_around(own.batch_size)),
+            "smoothing": Range(low=0.0, high=0.2),
+            "sampling": Choice({"paired": "paired", "shuffled": "shuffled"}),
+            "arguments.dropout": Range(low=0.0, high=0.7),
+        },
+        sets=sets,
+    )
+
+
 def run(config: Config, bench: "Workbench") -> Outcome:
     """Make the sets, train the networks, and measure both methods and the average."""
     objects = sizes(config).objects
     # First: weights that cannot be had end the run before hours of simulation.
     starts = {m: _start(config, bench, m) if config.pretrained else "" for m in _methods(config)}
     training, validation, test = make_sets(config, bench, objects=objects)
-    training = [*training, *more_negatives(config, bench)]
+    training = [*training, *more(config, bench)]
     bundles: dict[str, str] = {}
     for method, start in starts.items():
         for member in range(sizes(config).members):

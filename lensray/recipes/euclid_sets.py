@@ -75,6 +75,6 @@ def _challenge_sets(config: "Config", bench: "Workbench") -> tuple[list[str], st
     return [urls["training"]], urls["validation"], urls["test"]
 
 
-def more_negatives(config: "Config", bench: "Workbench") -> list[str]:
-    """The surveys of ``--negatives``."""
-    return Sources(config, bench, survey="euclid", size=VIS_SIZE).more_negatives()
+def more(config: "Config", bench: "Workbench") -> list[str]:
+    """The surveys of ``--positives`` and ``--negatives``."""
+    return Sources(config, bench, survey="euclid", size=VIS_SIZE).more()

@@ -25,7 +25,7 @@ simulated survey the random cutouts hold no unknown lens.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lensray.bundle import Inputs
@@ -34,6 +34,7 @@ from lensray.recipes.config import RecipeConfig, check_positive
 from lensray.recipes.outcome import Outcome
 from lensray.recipes.sources import Sources
 from lensray.training.phases import Augmentation, Optimizer, Phase
+from lensray.training.search import Choice, Range, SearchSets, Tunable, sizes_around
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -134,6 +135,50 @@ def inputs(config: Config) -> Inputs:
     return phase(config, "phase_1", 1, 1e-3).inputs
 
 
+def tunable(config: Config) -> Tunable:
+    """What can be searched: the first phase, on which the others build."""
+    from lensray.normalization import Arcsinh
+
+    sizes = SCALES[config.scale]
+    own = phase(config, "phase_1", sizes.epochs[1], 1e-3)
+
+    def sets(bench: "Workbench") -> SearchSets:
+        made = Sources(config, bench, survey=SURVEY, size=STORED_SIZE)
+        count, tested = config.lenses or sizes.lenses, max(20, sizes.survey // 4)
+        survey = made.survey("survey", sizes.survey, sizes.tracers)
+        return SearchSets(
+            training=[
+                made.lenses("lenses", count),
+                made.random_of("random", survey, count * sizes.showings),
+                *made.more(),
+            ],
+            validation=[made.validation("validation", tested, beside_test=True)],
+            test=[made.test("test", tested)],
+        )
+
+    return Tunable(
+        # Without a validation set the recipe keeps the last weights; a search looks for the best.
+        phase=replace(own, keep="best", arguments={**own.arguments, "dropout": 0.5}),
+        space={
+            "optimizer.learning_rate": Range(low=1e-4, high=1e-2, log=True),
+            "optimizer.weight_decay": Range(low=0.0, high=1e-2),
+            "epochs": Range(low=1, high=2 * own.epochs, whole=True),
+            "batch_size": Choice(sizes_around(own.batch_size)),
+            "smoothing": Range(low=0.0, high=0.2),
+            "arguments.dropout": Range(low=0.0, high=0.7),
+            "normalization": Choice({"template histogram": own.normalization, "arcsinh": Arcsinh(scale=0.3)}),
+            "augmentation": Choice(
+                {
+                    "symmetries and crops": own.augmentation,
+                    "symmetries": Augmentation(symmetries=True),
+                    "symmetries and zooms": Augmentation(symmetries=True, max_zoom=1.3),
+                }
+            ),
+        },
+        sets=sets,
+    )
+
+
 def run(config: Config, bench: "Workbench") -> Outcome:
     """Work through the phases."""
     from lensray.training.sets import rows_of
@@ -143,7 +188,7 @@ def run(config: Config, bench: "Workbench") -> Outcome:
     count = config.lenses or sizes.lenses
     lenses = made.lenses("lenses", count)
     survey = made.survey("survey", sizes.survey, sizes.tracers)
-    more = made.more_negatives()
+    more = made.more()
     start = _phase_0(config, sizes, bench) if config.cifar else ""
 
     random = made.random_of("random", survey, count * sizes.showings)

@@ -17,6 +17,7 @@ from lensray.recipes.outcome import Outcome
 from lensray.recipes.sources import SEED_STEP, SEEDS, Sources
 from lensray.training.phases import Augmentation, Optimizer, Phase
 from lensray.training.schedules import OneCycle
+from lensray.training.search import Choice, Range, SearchSets, Space, Tunable, sizes_around
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,13 +94,19 @@ def sizes(config: LsstConfig, scales: dict[str, Sizes]) -> Sizes:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sets:
-    """The images of a run."""
+class Taken:
+    """The images that networks take."""
 
     inputs: Inputs
-    """What the networks take."""
+    """Bands, size and pixel scale."""
     normalization: "Normalization"
     """Clipping and scaling."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sets(Taken):
+    """The images of a run."""
+
     training: tuple[str, ...]
     """Addresses of the training surveys."""
     validation: str
@@ -112,32 +119,39 @@ class Sets:
 
 def inputs(config: LsstConfig) -> Inputs:
     """The images that the networks take."""
-    return _survey_inputs(config)[0] if config.bands or config.cutouts else _mock_inputs()
+    return taken(config).inputs
 
 
-def make_sets(config: LsstConfig, bench: "Workbench", *, images: int, validation: int) -> Sets:
-    """Make, or find again, all images of a run."""
-    sources = Sources(config, bench, survey=SURVEY, size=SIZE)
-    quality = _Quality(config.min_snr, bench)
+def taken(config: LsstConfig) -> Taken:
+    """What the networks take of the images, and how."""
     if config.bands or config.cutouts:
-        inputs, normalization = _survey_inputs(config)
+        return _of_survey(config)
+    return Taken(inputs=_mock_inputs(), normalization=clipped((SKY_SIGMA,)))
+
+
+def make_sets(
+    config: LsstConfig, bench: "Workbench", *, images: int, validation: int, beside_test: bool = False
+) -> Sets:
+    """Make, or find again, all images of a run; the validation set on other galaxies than a test set if asked."""
+    sources = Sources(config, bench, survey=SURVEY, size=SIZE)
+    quality, read = _Quality(config.min_snr, bench), taken(config)
+    if config.bands or config.cutouts:
         lenses = sources.lenses("lenses", images // 2)
         training = [lenses, sources.non_lenses("non_lenses", images - images // 2)]
-        tested = sources.validation("validation", validation)
+        tested = sources.validation("validation", validation, beside_test=beside_test)
     else:
-        inputs, normalization = _mock_inputs(), clipped((SKY_SIGMA,))
         training = [_simulated_mocks(bench, "training", images, _seed(config, "lenses"))]
         tested = _simulated_mocks(bench, "validation", validation, _seed(config, "validation"))
-    training = [*training, *sources.more_negatives()]
-    kept = tuple(quality.kept(f"good_{k}", url, inputs) for k, url in enumerate(training))
+    training = [*training, *sources.more()]
+    kept = tuple(quality.kept(f"good_{k}", url, read.inputs) for k, url in enumerate(training))
     mocks = {
-        half: quality.kept(f"good_mocks_{half}", _published(bench, config.mocks, half), inputs)
+        half: quality.kept(f"good_mocks_{half}", _published(bench, config.mocks, half), read.inputs)
         for half in (("training", "test") if config.mocks else ())
     }
-    validated = quality.kept("good_validation", tested, inputs)
+    validated = quality.kept("good_validation", tested, read.inputs)
     return Sets(
-        inputs=inputs,
-        normalization=normalization,
+        inputs=read.inputs,
+        normalization=read.normalization,
         training=kept,
         validation=validated,
         mocks=mocks,
@@ -164,7 +178,7 @@ def _mock_inputs() -> Inputs:
     return Inputs(bands=(BAND,), height=SIZE, width=SIZE, pixel_scale_arcsec=PIXEL_SCALE_ARCSEC)
 
 
-def _survey_inputs(config: LsstConfig) -> "tuple[Inputs, Normalization]":
+def _of_survey(config: LsstConfig) -> Taken:
     """Inputs and normalization for LSST's bands, or for the user's survey, whose units are not known."""
     from lensray.cutouts import read_format
     from lensray.io import storage
@@ -180,7 +194,7 @@ def _survey_inputs(config: LsstConfig) -> "tuple[Inputs, Normalization]":
             pixel_scale_arcsec=fmt.pixel_scale_arcsec,
             max_nan_fraction=0.05,
         )
-        return inputs, SigmaClip(low=CLIP_LOW, high=CLIP_HIGH)
+        return Taken(inputs=inputs, normalization=SigmaClip(low=CLIP_LOW, high=CLIP_HIGH))
     lsst = get_survey(SURVEY)
     unknown = [band for band in config.bands if band not in lsst.bands]
     if unknown:
@@ -189,7 +203,7 @@ def _survey_inputs(config: LsstConfig) -> "tuple[Inputs, Normalization]":
         )
     sigma = tuple(lsst.sky_sigma[lsst.bands.index(band)] for band in config.bands)
     inputs = Inputs(bands=config.bands, height=SIZE, width=SIZE, pixel_scale_arcsec=lsst.pixel_scale_arcsec)
-    return inputs, clipped(sigma)
+    return Taken(inputs=inputs, normalization=clipped(sigma))
 
 
 def _seed(config: LsstConfig, what: str) -> int:
@@ -249,6 +263,53 @@ class _Quality:
             images, _ = images_of(table, read_format(table.schema))
             poor = signal_to_noise(images, PSF_FWHM_ARCSEC / pixel_scale_arcsec) < self.min_snr
             yield table.filter(pa.array(~poor))
+
+
+def tunable(config: LsstConfig, wanted: Sizes, own: Phase, more: Space) -> Tunable:
+    """What can be searched of a network on LSST images."""
+
+    def made(bench: "Workbench") -> SearchSets:
+        sets = make_sets(config, bench, images=wanted.images, validation=wanted.validation, beside_test=True)
+        test = _test_set(config, bench, sets, wanted.validation)
+        return SearchSets(training=sets.training, validation=[sets.validation], test=[test])
+
+    return Tunable(
+        phase=own,
+        space={
+            "optimizer": Choice(
+                {
+                    "own": own.optimizer,
+                    "adam": Optimizer(name="adam", learning_rate=1e-3),
+                    "adamw": Optimizer(name="adamw", learning_rate=2e-3, weight_decay=1e-3),
+                    "sgd": Optimizer(name="sgd", learning_rate=0.03, momentum=0.9, nesterov=True),
+                }
+            ),
+            "optimizer.learning_rate*": Range(low=0.1, high=10.0, log=True),
+            "schedule": Choice({"own": own.schedule, "one cycle": OneCycle()}),
+            "epochs": Range(low=1, high=2 * own.epochs, whole=True),
+            "batch_size": Choice(sizes_around(own.batch_size)),
+            "smoothing": Range(low=0.0, high=0.2),
+            "sampling": Choice({"shuffled": "shuffled", "paired": "paired"}),
+            "augmentation": Choice(
+                {
+                    "symmetries": own.augmentation,
+                    "symmetries and shifts": Augmentation(symmetries=True, max_shift=2),
+                    "symmetries and zooms": Augmentation(symmetries=True, max_zoom=1.3),
+                }
+            ),
+            **more,
+        },
+        sets=made,
+    )
+
+
+def _test_set(config: LsstConfig, bench: "Workbench", sets: Sets, count: int) -> str:
+    """Images that a search never sees: of the published mocks where they are given."""
+    if sets.mocks:
+        return sets.mocks["test"]
+    if config.bands or config.cutouts:
+        return Sources(config, bench, survey=SURVEY, size=SIZE).test("test", count)
+    return _simulated_mocks(bench, "test", count, _seed(config, "test"))
 
 
 def tuned(phase: Phase, bundle: str, config: LsstConfig) -> Phase:

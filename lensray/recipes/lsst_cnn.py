@@ -20,11 +20,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lensray.errors import InputError
+from lensray.recipes import lsst
 from lensray.recipes.lsst import LsstConfig, Sets, Sizes, make_sets, sizes, train_and_evaluate
 from lensray.recipes.lsst import inputs as inputs
 from lensray.recipes.outcome import Outcome
 from lensray.training.phases import Augmentation, Optimizer, Phase
 from lensray.training.schedules import InverseTime, OneCycle
+from lensray.training.search import Range, Tunable
 
 if TYPE_CHECKING:
     from lensray.inspection.training_records import Regression
@@ -66,7 +68,7 @@ class Config(LsstConfig):
             raise InputError(f"--target {self.target}: simulated mocks have {', '.join(TARGETS)}")
 
 
-def phase(config: Config, sets: Sets) -> Phase:
+def phase(config: Config, sets: lsst.Taken) -> Phase:
     """Training of the classifier."""
     wanted = sizes(config, SCALES)
     paper = config.scale == "paper"
@@ -109,6 +111,15 @@ def regression(config: Config, sets: Sets) -> Phase:
         schedule=OneCycle(),
         monitor="loss",
     )
+
+
+def tunable(config: Config) -> Tunable:
+    """What can be searched of the classifier."""
+    if config.target:
+        raise InputError("--target has no lenses to rank; search the classifier and leave it out")
+    own = phase(config, lsst.taken(config))
+    own = replace(own, arguments={**own.arguments, "dropout": 0.5})
+    return lsst.tunable(config, sizes(config, SCALES), own, {"arguments.dropout": Range(low=0.0, high=0.7)})
 
 
 def run(config: Config, bench: "Workbench") -> Outcome:

@@ -1,7 +1,8 @@
 """What a recipe comes to, and its report."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from lensray.errors import InputError
 from lensray.recipes.config import RecipeConfig
 
 if TYPE_CHECKING:
+    from lensray.inspection.generation_records import Generation
     from lensray.inspection.training_records import Evaluation, Regression
     from lensray.training.workbench import Workbench
 
@@ -25,6 +27,8 @@ class Outcome:
     """Labelled cutouts that were scored beside."""
     regressions: "Sequence[Regression]" = ()
     """Parameters that were regressed."""
+    generation: "Generation | None" = None
+    """Images that were generated, compared with real ones."""
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """The paper's values, by phase."""
     notes: Sequence[str] = ()
@@ -47,6 +51,28 @@ class Result:
         return "\n".join([*self.lines, f"bundle: {self.outcome.bundle}", f"report: {self.report}"])
 
 
+@contextmanager
+def claimed(name: str, recipe: Any, config: RecipeConfig) -> Iterator[None]:
+    """The output folder for a run of these words, checked and claimed; given back if the user's data cannot be used.
+
+    Before Ray starts: wrong words are answered at once.
+
+    Raises
+    ------
+    InputError
+        If the folder holds another run, or a survey lacks what the recipe needs.
+    """
+    from lensray.training.workbench import claim, disclaim
+
+    check_surveys(recipe, config)
+    claim(config.output, name, config.settings())
+    try:
+        yield
+    except InputError:
+        disclaim(config.output)
+        raise
+
+
 def run_recipe(recipe: Any, config: RecipeConfig, bench: "Workbench") -> Result:
     """Claim the folder, work through a recipe, and write its report.
 
@@ -57,19 +83,19 @@ def run_recipe(recipe: Any, config: RecipeConfig, bench: "Workbench") -> Result:
     LensRayError
         If the training diverges or a worker fails for good.
     """
+    with claimed(bench.recipe, recipe, config):
+        return work_through(recipe, config, bench)
+
+
+def work_through(recipe: Any, config: RecipeConfig, bench: "Workbench") -> Result:
+    """Work through a recipe in a folder that is claimed, and write its report."""
     from lensray.inspection.training_records import TrainingReport, phase_record
     from lensray.inspection.training_report import write_training_report
     from lensray.io import storage
-    from lensray.training.workbench import BUNDLE, claim, disclaim, versions
+    from lensray.training.workbench import BUNDLE, versions
 
-    check_surveys(recipe, config)
-    claim(config.output, bench.recipe, bench.settings)
     started = time.time()
-    try:
-        outcome: Outcome = recipe.run(config, bench)
-    except InputError:
-        disclaim(config.output)
-        raise
+    outcome: Outcome = recipe.run(config, bench)
     phases = [
         phase_record(
             storage.join(bench.folder(name), BUNDLE),
@@ -94,6 +120,7 @@ def run_recipe(recipe: Any, config: RecipeConfig, bench: "Workbench") -> Result:
         phases=phases,
         evaluations=evaluations,
         regressions=outcome.regressions,
+        generation=outcome.generation,
         notes=outcome.notes,
         run=run,
     )
@@ -108,7 +135,7 @@ def check_surveys(recipe: Any, config: RecipeConfig) -> None:
     from lensray.io import storage
     from lensray.training.sets import check_labelled
 
-    urls = [url for url in (config.cutouts, *config.negatives, config.real) if url]
+    urls = [url for url in (config.cutouts, *config.positives, *config.negatives, config.real) if url]
     inputs = recipe.inputs(config) if urls else None
     for url in urls:
         storage.check_outside(config.output, url)
@@ -161,4 +188,7 @@ def _lines(report: Any) -> list[str]:
         f"{r.model}, {r.target}: " + ", ".join(f"{name} {value:.3g}" for name, value in r.values.items())
         for r in report.regressions
     ]
+    if report.generation:
+        values = report.generation.values
+        lines.append(f"generated: diversity {values['diversity']:.3g}, copies {values['copied']:.3g}")
     return lines

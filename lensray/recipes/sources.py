@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from lensray.training.workbench import Workbench
 
 # Sets of one recipe differ by these, whatever its seed.
-SEEDS = {"lenses": 0, "non_lenses": 1, "validation": 2, "survey": 3, "tracers": 4}
+SEEDS = {"lenses": 0, "non_lenses": 1, "validation": 2, "survey": 3, "tracers": 4, "test": 5}
 SEED_STEP = 1000
 VALIDATION_SHARE = 0.2
 """Share of a user's survey that the validation set is made of, and nothing else."""
 VALIDATION, TRAINING = (0.0, VALIDATION_SHARE), (VALIDATION_SHARE, 1.0)
+TEST = (VALIDATION_SHARE / 2, VALIDATION_SHARE)
+"""Part of the validation galaxies that a search never sees."""
 MATCHED_LENSES = 200
 """Lenses to whose brightness the negatives of a user's survey are matched."""
 
@@ -58,11 +60,20 @@ class Sources:
             return self._untouched(name, count)
         return self._simulated(name, count, 0, "non_lenses")
 
-    def validation(self, name: str, count: int) -> str:
-        """A survey of `count` cutouts, one lens in ten."""
+    def validation(self, name: str, count: int, *, beside_test: bool = False) -> str:
+        """A survey of `count` cutouts, one lens in ten; on other galaxies than `test` if asked."""
+        lenses = max(1, count // 10)
         if self.is_real:
-            return self._mixed(name, count, max(1, count // 10))
-        return self._simulated(name, count, max(1, count // 10), "validation")
+            share = (VALIDATION[0], TEST[0]) if beside_test else VALIDATION
+            return self._mixed(name, count, lenses, share, "validation")
+        return self._simulated(name, count, lenses, "validation")
+
+    def test(self, name: str, count: int) -> str:
+        """A survey like that of `validation`, of which neither training nor validation sees a galaxy."""
+        lenses = max(1, count // 10)
+        if self.is_real:
+            return self._mixed(name, count, lenses, TEST, "test")
+        return self._simulated(name, count, lenses, "test")
 
     def survey(self, name: str, count: int, tracers: int) -> str:
         """The survey that is ranked: the user's, or a simulated one with `tracers` known lenses."""
@@ -79,16 +90,29 @@ class Sources:
             return self._untouched(name, count)
         return self._random(name, survey, count, "non_lenses")
 
+    def unseen_lenses(self, name: str, count: int) -> str:
+        """A survey of `count` lenses of which none is trained on."""
+        if self.is_real:
+            return self._onto(name, count, count, "validation", (True,), VALIDATION)
+        return self._simulated(name, count, count, "validation")
+
+    def more(self) -> list[str]:
+        """The surveys of ``--positives`` and ``--negatives``."""
+        return [*self.more_positives(), *self.more_negatives()]
+
+    def more_positives(self) -> list[str]:
+        """The surveys of ``--positives``, all of their cutouts labelled as lenses."""
+        return [self._more("positives", n, url, True) for n, url in enumerate(self.config.positives)]
+
     def more_negatives(self) -> list[str]:
         """The surveys of ``--negatives``, all of their cutouts labelled as non-lenses."""
-        return [self._negatives(number, url) for number, url in enumerate(self.config.negatives)]
+        return [self._more("negatives", n, url, False) for n, url in enumerate(self.config.negatives)]
 
-    def _negatives(self, number: int, url: str) -> str:
+    def _more(self, what: str, number: int, url: str, label: bool) -> str:
         from lensray.training.sets import all_with_label
 
-        return self.bench.dataset(
-            f"negatives_{number}", lambda: all_with_label(url, False), {"negatives": url} | _sha256(url)
-        )
+        words = {what: url} | _sha256(url)
+        return self.bench.dataset(f"{what}_{number}", lambda: all_with_label(url, label), words)
 
     def _seed(self, what: str) -> int:
         return self.config.seed * SEED_STEP + SEEDS[what]
@@ -115,9 +139,9 @@ class Sources:
         lenses = min(count, MATCHED_LENSES)
         return self._onto(name, count + lenses, lenses, "non_lenses", (False,))
 
-    def _mixed(self, name: str, count: int, lenses: int) -> str:
-        count = min(count, lenses + self._half_of(VALIDATION))
-        return self._onto(name, count, lenses, "validation", (True, False), VALIDATION)
+    def _mixed(self, name: str, count: int, lenses: int, share: tuple[float, float], what: str) -> str:
+        count = min(count, lenses + self._half_of(share))
+        return self._onto(name, count, lenses, what, (True, False), share)
 
     def _half_of(self, share: tuple[float, float]) -> int:
         """Half of the cutouts of a share of the user's survey: of all, brightness could not be matched."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lensray.errors import LensRayError
 from lensray.io import storage
 
-_MODEL, _BEST, _OPTIMIZER = "model.", "best.", "optimizer."
+_MODEL, _AVERAGE, _BEST, _OPTIMIZER = "model.", "average.", "best.", "optimizer."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -29,6 +29,8 @@ class Checkpoint:
     """Of the phase and its training set."""
     model: Mapping[str, Tensor]
     """Weights after the last epoch."""
+    average: Mapping[str, Tensor]
+    """Their average over the last steps; empty if none is kept."""
     best: Mapping[str, Tensor]
     """Weights of the best epoch so far."""
     optimizer: Mapping[int, Mapping[str, Tensor]]
@@ -40,6 +42,7 @@ class Checkpoint:
 def save(checkpoint: Checkpoint, url: str) -> None:
     """Write a checkpoint over the one that is there."""
     tensors = {_MODEL + name: value for name, value in checkpoint.model.items()}
+    tensors |= {_AVERAGE + name: value for name, value in checkpoint.average.items()}
     tensors |= {_BEST + name: value for name, value in checkpoint.best.items()}
     for number, moments in checkpoint.optimizer.items():
         tensors |= {f"{_OPTIMIZER}{number}.{name}": value for name, value in moments.items()}
@@ -74,6 +77,7 @@ def load(url: str, fingerprint: str) -> Checkpoint | None:
     return Checkpoint(
         fingerprint=fingerprint,
         model=_with_prefix(tensors, _MODEL),
+        average=_with_prefix(tensors, _AVERAGE),
         best=_with_prefix(tensors, _BEST),
         optimizer=optimizer,
         history=json.loads(metadata["history"]),
@@ -92,9 +96,16 @@ def moments_of(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]
     }
 
 
-def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put weights and moments back."""
+def restore(
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: nn.Module | None = None,
+) -> None:
+    """Put weights, their average and moments back."""
     model.load_state_dict(dict(checkpoint.model))
+    if average is not None:
+        average.load_state_dict(dict(checkpoint.average))
     state = optimizer.state_dict()
     state["state"] = {number: dict(moments) for number, moments in checkpoint.optimizer.items()}
     optimizer.load_state_dict(state)

@@ -127,7 +127,7 @@ def check_labels(urls: Sequence[str], phase: Phase) -> None:
         As `check_columns`, or if a class is missing.
     """
     check_columns(urls, phase)
-    if phase.targets:
+    if not phase.needs_both_classes:
         return
     lenses = rows = 0
     for part in parts_of(urls):
@@ -238,7 +238,7 @@ def _check_classes(examples: Examples, phase: Phase) -> None:
     left_out = f" (left out: {counts})" if counts else ""
     if len(examples) == 0:
         raise InputError(f"phase {phase.name} has no usable image{left_out}")
-    if not phase.targets:
+    if phase.needs_both_classes:
         check_both_classes(int((examples.labels == 1).sum()), len(examples), phase, left_out)
 
 

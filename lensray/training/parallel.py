@@ -45,8 +45,11 @@ class Team:
         """A network whose gradients and batch statistics are those of the global batch."""
         if self.size == 1:
             return model
-        with_statistics = _with_global_statistics(model)
-        return DistributedDataParallel(with_statistics, broadcast_buffers=False)
+        return DistributedDataParallel(self.share_statistics(model), broadcast_buffers=False)
+
+    def share_statistics(self, model: nn.Module) -> nn.Module:
+        """A network whose batch statistics alone are those of the global batch."""
+        return model if self.size == 1 else _with_global_statistics(model)
 
 
 ALONE = Team()

@@ -7,6 +7,7 @@ the training set, so their hash says whether a result that is there can be used 
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,9 @@ from lensray.training.schedules import Constant, Schedule
 
 if TYPE_CHECKING:
     from lensray.normalization import Normalization
+
+
+Monitor = Literal["auroc", "ranking_performance", "recall", "loss"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +35,12 @@ class Augmentation:
     max_zoom: float | None = None
     """Turn it by any angle and magnify it by up to this factor, or its inverse."""
 
+    def __post_init__(self) -> None:
+        if self.max_shift < 0 or (self.crop is not None and self.crop < 1):
+            raise InputError(f"images cannot be shifted by {self.max_shift} or cropped to {self.crop} pixels")
+        if self.max_zoom is not None and not 1 <= self.max_zoom < math.inf:
+            raise InputError(f"the largest zoom is {self.max_zoom}; it must be at least 1")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Optimizer:
@@ -43,11 +53,20 @@ class Optimizer:
     weight_decay: float = 0.0
     """L2 penalty (``sgd``, ``adam``), or decay decoupled from the gradient (``adamw``)."""
     momentum: float = 0.0
-    """Momentum of ``sgd``."""
+    """Momentum of ``sgd``; of ``adam`` and ``adamw`` the first of the two betas, if not 0."""
     nesterov: bool = False
     """Nesterov's momentum."""
     multipliers: dict[str, float] = field(default_factory=dict)
     """Factor on the learning rate of parameters, by the beginning of their names."""
+
+    def __post_init__(self) -> None:
+        if not (
+            0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf and 0 <= self.momentum < 1
+        ):
+            raise InputError(
+                f"no optimizer has a learning rate of {self.learning_rate:g}, a weight decay of {self.weight_decay:g} "
+                f"and a momentum of {self.momentum:g}; give a rate above 0, a decay of at least 0, a momentum below 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +96,7 @@ class Phase:
     batch_size: int
     """Images in a mini-batch over all workers."""
     repeats: int = 1
-    """How often an epoch of pairs goes through the positives, augmented anew each time."""
+    """How often an epoch goes through the positives (``paired``) or everything, augmented anew each time."""
     sampling: Literal["paired", "shuffled"] = "paired"
     """``paired``: every positive with a freshly drawn negative; ``shuffled``: everything once, in random order."""
     augmentation: Augmentation = Augmentation()
@@ -88,8 +107,12 @@ class Phase:
     """Learning rate over the phase."""
     smoothing: float = 0.0
     """Label smoothing."""
-    monitor: Literal["auroc", "ranking_performance", "loss"] = "ranking_performance"
+    averaging: int | None = None
+    """Validate and keep, instead of the weights, their exponential average over about so many steps."""
+    monitor: Monitor = "ranking_performance"
     """Metric of the validation set that says which epoch is best."""
+    inspection_depth: float = 0.01
+    """Part of the validation set that is inspected, for ``recall``, the part of its lenses that is found there."""
     validate_every: int = 1
     """Epochs from one validation to the next; the last epoch is always validated."""
     keep: Literal["best", "last"] = "best"
@@ -116,10 +139,30 @@ class Phase:
             raise InputError(
                 f"phase {self.name}: {self.epochs} epochs of batches of {self.batch_size}; give at least 1 and 2"
             )
+        if not 0 <= self.smoothing < 1:
+            raise InputError(f"phase {self.name}: smoothing is {self.smoothing:g}; it must lie in [0, 1)")
         if self.sampling == "paired" and self.batch_size % 2:
             raise InputError(f"phase {self.name}: pairs need an even batch size; got {self.batch_size}")
         if not self.targets:
             check_classes(self.classes, self.positive_classes)
+
+    @property
+    def needs_both_classes(self) -> bool:
+        """Whether the training set must have images with a true and with a false label."""
+        return not self.targets
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdversarialPhase(Phase):
+    """A phase in which a generator learns to make images like those of the training set, whatever their labels."""
+
+    least_diversity: float = 0.2
+    """Training stops when generated images differ from each other by less than this share of what real ones do."""
+
+    @property
+    def needs_both_classes(self) -> bool:
+        """It looks at no label."""
+        return False
 
 
 def description(phase: Phase) -> dict[str, Any]:
@@ -130,7 +173,7 @@ def description(phase: Phase) -> dict[str, Any]:
     hashes = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
     fields = {
         name: getattr(phase, name)
-        for name in Phase.__dataclass_fields__
+        for name in phase.__dataclass_fields__
         if name not in ("normalization", "inputs", "augmentation", "optimizer", "schedule")
     }
     parts = {name: asdict(getattr(phase, name)) for name in ("inputs", "augmentation", "optimizer")}

@@ -13,9 +13,11 @@ from lensray.io import storage
 from lensray.progress import Progress as Bar
 from lensray.simulation.table import simulated_table, spread_evenly
 from lensray.survey import get_survey
+from lensray.training.adversarial import AdversarialTrainer
 from lensray.training.curves import write_tensorboard
 from lensray.training.examples import Examples, read_examples
 from lensray.training.parallel import ALONE, Team
+from lensray.training.phases import AdversarialPhase
 from lensray.training.plain_scan import scan
 from lensray.training.trainer import Progress, Trainer
 from lensray.training.workbench import BUNDLE, HISTORY, TrainingJob, Workbench, identity
@@ -66,24 +68,28 @@ class PlainWorkbench(Workbench):
 
 
 class told:
-    """Shows the progress of a phase as a bar, and its curves in TensorBoard."""
+    """Shows the progress of a phase as a bar, unless it is to be quiet, and its curves in TensorBoard."""
 
-    def __init__(self, job: TrainingJob) -> None:
-        self.job = job
+    def __init__(self, job: TrainingJob, *, quiet: bool = False) -> None:
+        self.job, self.quiet = job, quiet
         self.bar = Bar(job.phase.name, total=0, unit="images")
 
     def __enter__(self) -> Callable[[Progress], None]:
-        self.bar.__enter__()
+        if not self.quiet:
+            self.bar.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.bar.__exit__(*error)
+        if not self.quiet:
+            self.bar.__exit__(*error)
 
     def __call__(self, progress: Progress) -> None:
         """Move the bar; after an epoch say what was measured, and write the curves."""
-        self.bar.move_to(progress.images, progress.total)
+        if not self.quiet:
+            self.bar.move_to(progress.images, progress.total)
         if progress.history is not None:
-            self.bar.note(in_words(progress.history[-1]))
+            if not self.quiet:
+                self.bar.note(in_words(progress.history[-1]))
             write_tensorboard(progress.history, self.job.tensorboard, self.job.phase.name)
 
 
@@ -103,7 +109,8 @@ def train_phase(
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> list[dict[str, Any]]:
     """Train a phase in this process, and write history and bundle (as the first of its team)."""
-    trainer = Trainer(
+    kind = AdversarialTrainer if isinstance(job.phase, AdversarialPhase) else Trainer
+    trainer = kind(
         job.phase,
         training,
         validation,

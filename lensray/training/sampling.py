@@ -48,10 +48,12 @@ def paired_indices(
     yield from zip(np.array_split(order, batches), np.array_split(drawn, batches), strict=True)
 
 
-def shuffled_indices(count: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
-    """Indices of the images of each mini-batch of one epoch: each image once, in random order."""
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    yield from np.array_split(order, steps_of(count, batch_size))
+def shuffled_indices(
+    count: int, batch_size: int, *, seed: int, epoch: int, repeats: int = 1
+) -> Iterator[NDArray[np.int64]]:
+    """Indices of the images of each mini-batch of one epoch: each image `repeats` times, in random order."""
+    order = _rounds(count, count * repeats, np.random.default_rng([seed, epoch]))
+    yield from np.array_split(order, steps_of(len(order), batch_size))
 
 
 def steps_of(count: int, batch_size: int) -> int:

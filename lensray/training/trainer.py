@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW
+from torch.optim.swa_utils import AveragedModel
 
 from lensray import augmentation, bundle, models
 from lensray.bundle import Bundle
@@ -89,16 +90,26 @@ class Trainer:
         self.device, self.team = torch.device(device), team
         self.on_progress = on_progress
         self.model = first_model(phase, training).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.wrapped = team.wrap(self.model)
+        self.wrapped = self._wrapped()
         self.activation = str(self.model.activation)
         self.loss = self._loss()
         self.optimizer = optimizer_for(self.model, phase)
-        self.best = checkpoints.copy_of(self.model.state_dict())
+        self.average = None if phase.averaging is None else average_of(self.model, phase.averaging)
+        self.best = checkpoints.copy_of(self.shown.state_dict())
         self.history: list[dict[str, Any]] = []
         found = checkpoints.load(checkpoint, fingerprint)
         if found is not None:
-            checkpoints.restore(found, self.model, self.optimizer)
+            checkpoints.restore(found, self.model, self.optimizer, self.average)
             self.best, self.history = dict(found.best), found.history
+
+    def _wrapped(self) -> nn.Module:
+        """The network as the team trains it."""
+        return self.team.wrap(self.model)
+
+    @property
+    def shown(self) -> nn.Module:
+        """The network that is validated and kept: the one that is trained, or the average over its steps."""
+        return self.model if self.average is None else self.average.module
 
     def _loss(self) -> Loss:
         if not self.phase.targets:
@@ -117,7 +128,7 @@ class Trainer:
         while len(self.history) < self.phase.epochs and not self._stops():
             self.history.append(self._epoch(len(self.history)))
             if self.best_epoch == len(self.history) - 1:
-                self.best = checkpoints.copy_of(self.model.state_dict())
+                self.best = checkpoints.copy_of(self.shown.state_dict())
             if self.team.rank == 0:
                 self._save()
             shown = sum(row["images"] for row in self.history)
@@ -132,17 +143,7 @@ class Trainer:
         )
         moment = _Clock(self, epoch, self._steps(batch_size))
         generator = torch.Generator().manual_seed(_seed(self.phase.seed, epoch, -1))
-        result = train_epoch(
-            self.wrapped,
-            self._batches(batch_size, epoch),
-            self.loss,
-            self.optimizer,
-            normalization=to_float,
-            augmentation=lambda images: augment(images, self.phase.augmentation, generator),
-            before_step=moment,
-            autocast=torch.bfloat16 if self.phase.autocast else None,
-            team=self.team,
-        )
+        result = self._train(self._batches(batch_size, epoch), moment, generator)
         self._check(result, epoch, moment.steps)
         seconds = time.monotonic() - started
         return {
@@ -158,6 +159,25 @@ class Trainer:
             "seconds": time.monotonic() - started,
         }
 
+    def _train(
+        self,
+        batches: Iterator[tuple[Tensor, Tensor]],
+        before_step: Callable[[], object],
+        generator: torch.Generator,
+    ) -> EpochResult:
+        """Show the network every batch once."""
+        return train_epoch(
+            self.wrapped,
+            batches,
+            self.loss,
+            self.optimizer,
+            normalization=to_float,
+            augmentation=lambda images: augment(images, self.phase.augmentation, generator),
+            before_step=before_step,
+            autocast=torch.bfloat16 if self.phase.autocast else None,
+            team=self.team,
+        )
+
     def _check(self, result: EpochResult, epoch: int, steps: int) -> None:
         if result.skipped > FORGIVEN_BATCHES * steps or not math.isfinite(result.loss):
             raise LensRayError(
@@ -171,7 +191,7 @@ class Trainer:
         if self.validation is None or not due:
             return {}
         found = evaluate(
-            self.model,
+            self.shown,
             self.validation.images,
             self.validation.labels,
             self.loss,
@@ -192,6 +212,7 @@ class Trainer:
             "accuracy": found.accuracy,
             "auroc": classification.auroc(scores, is_lens),
             "ranking_performance": ranking.ranking_performance(scores, is_lens),
+            "recall": ranking.recall_at(scores, is_lens, self.phase.inspection_depth),
             "tpr10": classification.tpr10(scores, is_lens),
             "tpr0": classification.tpr0(scores, is_lens),
         }
@@ -220,7 +241,8 @@ class Trainer:
         """Rows of the training set in each global batch."""
         count, seed = len(self.training), self.phase.seed
         if self.phase.sampling == "shuffled":
-            yield from map(torch.from_numpy, shuffled_indices(count, batch_size, seed=seed, epoch=epoch))
+            order = shuffled_indices(count, batch_size, seed=seed, epoch=epoch, repeats=self.phase.repeats)
+            yield from map(torch.from_numpy, order)
             return
         labels = self.training.labels.cpu()
         lenses, others = torch.nonzero(labels == 1)[:, 0], torch.nonzero(labels == 0)[:, 0]
@@ -237,7 +259,7 @@ class Trainer:
     def _per_epoch(self) -> int:
         """Images that an epoch shows."""
         if self.phase.sampling == "shuffled":
-            return len(self.training)
+            return len(self.training) * self.phase.repeats
         return 2 * int((self.training.labels == 1).sum()) * self.phase.repeats
 
     def _total(self) -> int:
@@ -248,6 +270,7 @@ class Trainer:
             Checkpoint(
                 fingerprint=self.fingerprint,
                 model=self.model.state_dict(),
+                average={} if self.average is None else self.average.state_dict(),
                 best=self.best,
                 optimizer=checkpoints.moments_of(self.optimizer),
                 history=self.history,
@@ -280,7 +303,7 @@ class Trainer:
 
 
 class _Clock:
-    """Sets the learning rate before each step, and tells how far the training is, once a second."""
+    """Before each step: sets the learning rate, averages the weights, and tells, once a second, how far it is."""
 
     def __init__(self, trainer: Trainer, epoch: int, steps: int) -> None:
         self.trainer, self.epoch, self.steps = trainer, epoch, steps
@@ -303,6 +326,8 @@ class _Clock:
         self.rate = trainer.phase.optimizer.learning_rate * factor
         for group in trainer.optimizer.param_groups:
             group["lr"] = self.rate * group["multiplier"]
+        if trainer.average is not None:
+            trainer.average.update_parameters(trainer.model)
         self._tell()
         self.done += 1
 
@@ -330,7 +355,7 @@ def check_sizes(phase: Phase, training: Examples, team: Team = ALONE) -> None:
                 f"phase {phase.name}: {lenses} images with {phase.label} true are fewer than the {wanted} of one batch; "
                 "give more lenses or a smaller batch"
             )
-    elif len(training) < phase.batch_size:
+    elif len(training) * phase.repeats < phase.batch_size:
         raise InputError(
             f"phase {phase.name}: {len(training)} images are fewer than one batch of {phase.batch_size}"
         )
@@ -388,7 +413,25 @@ def optimizer_for(model: nn.Module, phase: Phase) -> torch.optim.Optimizer:
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.name == "sgd":
         return SGD(given, rate, settings.momentum, weight_decay=decay, nesterov=settings.nesterov)
-    return (Adam if settings.name == "adam" else AdamW)(given, rate, weight_decay=decay)
+    betas = (settings.momentum or 0.9, 0.999)
+    return (Adam if settings.name == "adam" else AdamW)(given, rate, betas, weight_decay=decay)
+
+
+def average_of(model: nn.Module, steps: int) -> AveragedModel:
+    """The exponential average of a network's weights and batch statistics over about so many steps.
+
+    Of the first steps over fewer, so that the fresh weights are soon forgotten.
+    """
+
+    def follow(averaged: Any, current: Any, count: Any) -> None:
+        weight = max(1 / steps, 9 / (10 + int(count)))
+        for mean, value in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, weight)
+            else:
+                mean.copy_(value)
+
+    return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
 
 
 def augment(images_BCHW: Tensor, how: phases.Augmentation, generator: torch.Generator) -> Tensor:

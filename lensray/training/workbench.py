@@ -140,24 +140,20 @@ class Workbench(ABC):
 
         for urls in filter(None, (training, validation)):
             check_labels(urls, phase)
-        folder = self.folder(phase.name)
-        provenance = self._provenance(phase, training, validation)
-        url = storage.join(folder, BUNDLE)
-        if (
-            storage.exists(url)
-            and bundles.read_header(url).provenance.get("fingerprint") == provenance["fingerprint"]
-        ):
-            return url
-        self.run(
-            TrainingJob(
-                phase=phase,
-                training=tuple(training),
-                validation=tuple(validation),
-                folder=folder,
-                tensorboard=self.folder("tensorboard"),
-                provenance=provenance,
-            )
+        job = TrainingJob(
+            phase=phase,
+            training=tuple(training),
+            validation=tuple(validation),
+            folder=self.folder(phase.name),
+            tensorboard=self.folder("tensorboard"),
+            provenance=self._provenance(phase, training, validation),
         )
+        url = storage.join(job.folder, BUNDLE)
+        if (
+            not storage.exists(url)
+            or bundles.read_header(url).provenance.get("fingerprint") != job.fingerprint
+        ):
+            self.run(job)
         return url
 
     def history(self, phase_name: str) -> list[dict[str, Any]]:

@@ -1,0 +1,69 @@
+"""What the report says of generated images, as plain data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensray.metrics.diversity import copied, nearest_distances, nearest_neighbours, statistics_distances
+
+COPY_CHANCE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Generation:
+    """Generated images beside those that were learned from, and others of the same kind that were not."""
+
+    generated: NDArray
+    """Shape (N, bands, height, width), values in [0, 1]."""
+    training: NDArray
+    """Images that were learned from."""
+    unseen: NDArray
+    """Images of the same kind that were not."""
+    bands: tuple[str, ...]
+    """Bands of the images."""
+    distances: Mapping[str, NDArray[np.float64]]
+    """Distances to the nearest image, by what is compared."""
+    nearest: NDArray[np.int64]
+    """Place of the training image that is nearest to each generated one."""
+    values: Mapping[str, float]
+    """``diversity``: median distance of generated images to their nearest, in units of that of unseen real ones;
+    ``copied``: share of generated images as near to a training image as 5% of the unseen ones are."""
+    statistics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Kolmogorov-Smirnov distances to the unseen images by statistic, of the generated and of the training images."""
+
+
+def generation(generated: NDArray, training: NDArray, unseen: NDArray, bands: tuple[str, ...]) -> Generation:
+    """Compare generated images with those that were learned from and with unseen ones."""
+    # The nearest of many is nearer than the nearest of few.
+    count = min(len(generated), len(unseen))
+    made_of, real_of = (
+        images[np.linspace(0, len(images) - 1, count).round().astype(int)] for images in (generated, unseen)
+    )
+    distances = {
+        "generated to generated": nearest_distances(made_of),
+        "unseen to unseen": nearest_distances(real_of),
+        "generated to training": nearest_distances(generated, training),
+        "unseen to training": nearest_distances(unseen, training),
+    }
+    share, limit = copied(generated, training, unseen, chance=COPY_CHANCE)
+    made, real = distances["generated to generated"], distances["unseen to unseen"]
+    of_generated = statistics_distances(generated, unseen)
+    of_training = statistics_distances(training, unseen)
+    return Generation(
+        generated=generated,
+        training=training,
+        unseen=unseen,
+        bands=bands,
+        distances=distances,
+        nearest=nearest_neighbours(generated, training),
+        values={
+            "diversity": float(np.median(made) / np.median(real)) if len(made) and len(real) else 0.0,
+            "copied": share,
+            "copy_limit": limit,
+        },
+        statistics={
+            name: {"generated": of_generated[name], "training": of_training[name]} for name in of_generated
+        },
+    )
