@@ -83,20 +83,21 @@ def test_the_same_seed_gives_the_same_images_whatever_the_batch():
     assert not torch.equal(first, generate(model, 10, seed=4))
 
 
-def test_the_generator_comes_nearer_to_what_it_is_shown(tmp_path):
-    adam = Optimizer(name="adam", learning_rate=2e-3, momentum=0.5, multipliers={"generator.": 4.0})
-    trained = start(tmp_path, count=256, epochs=20, optimizer=adam)
-    real = (trained.training.images.float() / 255).mean(0)
-
-    def away():
-        return (generate(trained.shown, 64, seed=1).mean(0) - real).square().mean().sqrt().item()
-
-    before = away()
+@pytest.mark.parametrize(
+    ("still", "told", "share"),
+    # A fresh critic is nearly flat: there is little for the generator to gain.
+    [("critic.", "generator_loss", 0.97), ("generator.", "training_loss", 0.5)],
+    ids=["maker", "critic"],
+)
+def test_each_of_the_two_follows_its_own_loss(still, told, share, tmp_path):
+    # While the other stands still: together they have no loss that must fall.
+    adam = Optimizer(name="adam", learning_rate=2e-3, momentum=0.5, multipliers={still: 0.0})
+    trained = start(tmp_path, count=256, epochs=8, optimizer=adam)
+    before = {name: value.clone() for name, value in trained.model.state_dict().items()}
     history = trained.run()
-    assert away() < 0.85 * before
-    assert all(
-        np.isfinite([row["training_loss"], row["generator_loss"], row["diversity"]]).all() for row in history
-    )
+    assert history[-1][told] < share * history[0][told]
+    for name, value in trained.model.named_parameters():
+        assert torch.equal(value, before[name]) == name.startswith(still), name
     assert json.loads(json.dumps(history)) == history
 
 
