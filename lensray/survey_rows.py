@@ -138,14 +138,14 @@ def shuffled_places(
 ) -> Iterator[Place]:
     """The survey's row groups in random order, each with its rows that may be drawn (arguments: `choose_rows`)."""
     generator = np.random.default_rng(np.random.SeedSequence([seed]))
-    filesystem, _ = storage.resolve(url)
     files = storage.find_files(url)
     if len(files) > MAX_FILES:
         files = [files[i] for i in np.sort(generator.choice(len(files), MAX_FILES, replace=False))]
-    groups = []
-    for entry in files:
-        metadata = storage.read_footer(filesystem, entry.path, entry.size).metadata
-        groups += [(entry.path, group) for group in range(metadata.num_row_groups)]
+    groups = [
+        (entry.path, group)
+        for entry, footer in storage.read_footers(url, files)
+        for group in range(footer.metadata.num_row_groups)
+    ]
     for index in generator.permutation(len(groups)):
         path, group = groups[index]
         rows = _eligible(url, path, group, exclude_lenses, exclude_ids, share)

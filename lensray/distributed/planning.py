@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -27,7 +26,6 @@ MIN_FRAGMENT_BYTES = 4 << 20
 MAX_FRAGMENT_BYTES = 96 << 20
 # Enough pieces for a small survey to be shared out, shown in progress and resumed.
 FRAGMENTS_WANTED = 64
-FOOTER_READERS = 16
 
 POSITION_COLUMNS = ("object_id", "ra", "dec")
 # Names that a scan's own columns have.
@@ -138,13 +136,9 @@ def plan_scan(config: ScanConfig) -> ScanPlan:
     header = bundles.read_header(config.bundle)
     _check_classes(config, header)
     storage.check_outside(config.output, config.cutouts)
-    files = storage.find_files(config.cutouts)
-    filesystem, _ = storage.resolve(config.cutouts)
-    with ThreadPoolExecutor(FOOTER_READERS) as pool:
-        footers = list(pool.map(lambda entry: storage.read_footer(filesystem, entry.path, entry.size), files))
-    schema = _common_schema(
-        [(entry.path, footer.metadata) for entry, footer in zip(files, footers, strict=True)]
-    )
+    footers = storage.read_footers(config.cutouts)
+    metadata = [(entry.path, footer.metadata) for entry, footer in footers]
+    schema = _common_schema(metadata)
     formats = read_formats(
         schema,
         header.inputs,
@@ -155,7 +149,6 @@ def plan_scan(config: ScanConfig) -> ScanPlan:
     for wanted in (header.inputs, *header.inputs.further):
         _check_fit(config, wanted, formats[wanted.column])
     column_schema = _column_schema(config, header, schema)
-    metadata = [(entry.path, footer.metadata) for entry, footer in zip(files, footers, strict=True)]
     row_bytes = bytes_per_row(formats, header) + other_bytes_per_row(
         [m for _, m in metadata], column_schema.names
     )
@@ -168,7 +161,7 @@ def plan_scan(config: ScanConfig) -> ScanPlan:
         "input": _hash(
             [
                 [entry.path.removeprefix(root).lstrip("/"), entry.size, footer.sha256]
-                for entry, footer in zip(files, footers, strict=True)
+                for entry, footer in footers
             ]
         ),
         "bundle": header.sha256,

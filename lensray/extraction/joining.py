@@ -121,8 +121,8 @@ def _check_addresses(config: MakeCutoutsConfig) -> None:
 def _files(url: str) -> list[_File]:
     filesystem, _ = storage.resolve(url)
     files = []
-    for entry in storage.find_files(url):
-        schema = storage.read_footer(filesystem, entry.path, entry.size).metadata.schema.to_arrow_schema()
+    for entry, footer in storage.read_footers(url):
+        schema = footer.metadata.schema.to_arrow_schema()
         fmt = _format(schema, entry.path)
         files.append(_File(url=url, filesystem=filesystem, path=entry.path, schema=schema, format=fmt))
     return files

@@ -48,14 +48,14 @@ def read_ids(url: str) -> SurveyIds:
         A Parquet file, or a folder of them.
     """
     filesystem, root = storage.resolve(url)
-    files = storage.find_files(url)
-    footers = [storage.read_footer(filesystem, entry.path, entry.size).metadata for entry in files]
-    kind = footers[0].schema.to_arrow_schema().field("object_id").type
+    footers = storage.read_footers(url)
+    kind = footers[0][1].metadata.schema.to_arrow_schema().field("object_id").type
     ids = None
-    if sum(footer.num_rows for footer in footers) <= MAX_CHECKED:
+    if sum(footer.metadata.num_rows for _, footer in footers) <= MAX_CHECKED:
         with explained(url, LensRayError):
             tables = [
-                pq.read_table(entry.path, filesystem=filesystem, columns=["object_id"]) for entry in files
+                pq.read_table(entry.path, filesystem=filesystem, columns=["object_id"])
+                for entry, _ in footers
             ]
         ids = pa.chunked_array(
             [chunk for table in tables for chunk in as_text(table["object_id"]).chunks], pa.string()

@@ -15,7 +15,8 @@ import hashlib
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -32,6 +33,7 @@ from lensray.io.s3 import s3_filesystem
 
 # Footers are some tens of kB; one range read gets nearly all of them.
 FOOTER_GUESS_BYTES = 1 << 16
+FOOTER_READERS = 16
 
 
 class FileEntry(NamedTuple):
@@ -324,6 +326,15 @@ def read_footer(filesystem: pafs.FileSystem, path: str, size: int) -> Footer:
             f"{path} has a damaged Parquet footer ({first_line(error)}); write it again"
         ) from None
     return Footer(metadata=metadata, sha256=hashlib.sha256(footer).hexdigest())
+
+
+def read_footers(url: str, files: Sequence[FileEntry] | None = None) -> list[tuple[FileEntry, Footer]]:
+    """The footers of a survey's files, or of some of them, many at a time (errors as of `find_files`, `read_footer`)."""
+    filesystem, _ = resolve(url)
+    files = find_files(url) if files is None else files
+    with ThreadPoolExecutor(FOOTER_READERS) as pool:
+        footers = pool.map(lambda entry: read_footer(filesystem, entry.path, entry.size), files)
+        return list(zip(files, footers, strict=True))
 
 
 def _read_tail(file: pa.NativeFile, size: int, length: int) -> bytes:

@@ -139,9 +139,7 @@ def check_surveys(recipe: Any, config: RecipeConfig) -> None:
     inputs = recipe.inputs(config) if urls else None
     for url in urls:
         storage.check_outside(config.output, url)
-        filesystem, _ = storage.resolve(url)
-        for entry in storage.find_files(url):
-            footer = storage.read_footer(filesystem, entry.path, entry.size)
+        for _, footer in storage.read_footers(url):
             _check_bands(url, footer.metadata.schema.to_arrow_schema(), inputs)
     if config.real:
         check_labelled(config.real)

@@ -76,12 +76,10 @@ def parts_of(urls: Sequence[str]) -> list[Part]:
     """The row groups of some surveys, in the order of urls, files and rows."""
     parts: list[Part] = []
     for url in urls:
-        filesystem, _ = storage.resolve(url)
-        for entry in storage.find_files(url):
-            groups = storage.read_footer(filesystem, entry.path, entry.size).metadata.num_row_groups
+        for entry, footer in storage.read_footers(url):
             parts += [
                 Part(part=len(parts) + group, url=url, path=entry.path, row_group=group)
-                for group in range(groups)
+                for group in range(footer.metadata.num_row_groups)
             ]
     return parts
 

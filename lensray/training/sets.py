@@ -39,11 +39,7 @@ def all_with_label(survey: str, label: bool) -> Iterator[pa.Table]:
 
 def rows_of(survey: str) -> int:
     """Number of rows of a survey."""
-    filesystem, _ = storage.resolve(survey)
-    return sum(
-        storage.read_footer(filesystem, entry.path, entry.size).metadata.num_rows
-        for entry in storage.find_files(survey)
-    )
+    return sum(footer.metadata.num_rows for _, footer in storage.read_footers(survey))
 
 
 def check_labelled(survey: str, label: str = "label") -> None:

@@ -192,10 +192,9 @@ def versions() -> dict[str, str]:
 
 def identity(url: str) -> dict[str, Any]:
     """What a survey is, by the footers of its files."""
-    filesystem, root = storage.resolve(url)
+    _, root = storage.resolve(url)
     footers = [
-        (entry.path.removeprefix(root).lstrip("/"), storage.read_footer(filesystem, entry.path, entry.size))
-        for entry in storage.find_files(url)
+        (entry.path.removeprefix(root).lstrip("/"), footer) for entry, footer in storage.read_footers(url)
     ]
     return {
         "rows": sum(footer.metadata.num_rows for _, footer in footers),
