@@ -6,19 +6,11 @@
 A training that was stopped goes on with the same words. ``train_phases.py RECIPE --help`` explains a recipe's options.
 """
 
-import sys
-
 from lensray import recipes
-from lensray.command_line import refuse, run_job
+from lensray.command_line import run_job
 
 if __name__ == "__main__":
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in ("-h", "--help"):
-        print(__doc__, "\nrecipes: ", ", ".join(recipes.NAMES), sep="")
-        sys.exit(0)
-    if name not in recipes.NAMES:
-        refuse(f"there is no recipe named {name!r}; choose one of {', '.join(recipes.NAMES)}")
-    recipe = recipes.load(sys.argv.pop(1))
+    name, recipe = recipes.taken_from_command(__doc__)
 
     def main(config) -> None:
         """Check the words, then import ray and torch, and train."""

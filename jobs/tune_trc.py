@@ -6,20 +6,12 @@
 A search that was stopped goes on with the same words. ``tune_trc.py RECIPE --help`` explains the options.
 """
 
-import sys
-
 from lensray import recipes
-from lensray.command_line import refuse, run_job
+from lensray.command_line import run_job
 from lensray.recipes.tuning import config_for
 
 if __name__ == "__main__":
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in ("-h", "--help"):
-        print(__doc__, "\nrecipes: ", ", ".join(recipes.NAMES), sep="")
-        sys.exit(0)
-    if name not in recipes.NAMES:
-        refuse(f"there is no recipe named {name!r}; choose one of {', '.join(recipes.NAMES)}")
-    recipe = recipes.load(sys.argv.pop(1))
+    name, recipe = recipes.taken_from_command(__doc__)
 
     def main(config) -> None:
         """Check the words, then import ray and torch, and search."""

@@ -2,18 +2,34 @@
 
 import contextlib
 import os
+import runpy
 import socket
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
 
+RunJob = Callable[..., tuple[object, list[str]]]
 BUCKET = "lensray-test"
+JOBS = Path(__file__).parents[1] / "jobs"
+
+
+@pytest.fixture
+def run_job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunJob:
+    """Run a job in this process; returns its exit code and the lines on stderr."""
+
+    def run(job: str, *words: object) -> tuple[object, list[str]]:
+        monkeypatch.setattr(sys, "argv", [str(JOBS / job), *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(JOBS / job), run_name="__main__")
+        return stop.value.code, capsys.readouterr().err.strip().splitlines()
+
+    return run
 
 
 @contextlib.contextmanager

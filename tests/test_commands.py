@@ -1,7 +1,6 @@
 """Commands as a user types them: bad input gets exit code 2 and one helpful line, and leaves nothing behind."""
 
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -22,19 +21,6 @@ def toy(tmp_path):
     bundle = surveys.toy_bundle(tmp_path / "toy.safetensors")
     survey = surveys.toy_survey(tmp_path / "survey", 30, files=1)
     return survey, bundle
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a job in this process; returns its exit code and the lines on stderr."""
-
-    def run(job, *words):
-        monkeypatch.setattr(sys, "argv", [str(JOBS / job), *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            runpy.run_path(str(JOBS / job), run_name="__main__")
-        return stop.value.code, capsys.readouterr().err.strip().splitlines()
-
-    return run
 
 
 def scan_words(tmp_path, toy, **changed):
@@ -71,55 +57,61 @@ def write_table(tmp_path, table):
         ({"nonsense": "1"}, "--nonsense"),
     ],
 )
-def test_wrong_words_of_a_scan_are_refused(run, tmp_path, toy, words, said):
-    assert_refused(run("scan_survey.py", *scan_words(tmp_path, toy, **words)), said)
+def test_wrong_words_of_a_scan_are_refused(run_job, tmp_path, toy, words, said):
+    assert_refused(run_job("scan_survey.py", *scan_words(tmp_path, toy, **words)), said)
     assert not (tmp_path / "out").exists()
 
 
-def test_empty_folder_and_folder_without_parquet_are_refused(run, tmp_path, toy):
+def test_empty_folder_and_folder_without_parquet_are_refused(run_job, tmp_path, toy):
     (tmp_path / "empty").mkdir()
-    assert_refused(run("scan_survey.py", *scan_words(tmp_path, toy, cutouts=tmp_path / "empty")), "empty")
+    assert_refused(run_job("scan_survey.py", *scan_words(tmp_path, toy, cutouts=tmp_path / "empty")), "empty")
     (tmp_path / "empty" / "notes.txt").write_text("no survey")
-    assert_refused(run("scan_survey.py", *scan_words(tmp_path, toy, cutouts=tmp_path / "empty")), ".parquet")
+    assert_refused(
+        run_job("scan_survey.py", *scan_words(tmp_path, toy, cutouts=tmp_path / "empty")), ".parquet"
+    )
     (tmp_path / "empty" / "fake.parquet").write_bytes(b"this is no Parquet file at all")
     assert_refused(
-        run("scan_survey.py", *scan_words(tmp_path, toy, cutouts=tmp_path / "empty")), "fake.parquet"
+        run_job("scan_survey.py", *scan_words(tmp_path, toy, cutouts=tmp_path / "empty")), "fake.parquet"
     )
 
 
-def test_missing_and_wrong_columns_are_refused_by_name(run, tmp_path, toy):
+def test_missing_and_wrong_columns_are_refused_by_name(run_job, tmp_path, toy):
     table = pq.read_table(Path(toy[0]) / "part-00000.parquet")
     bad = write_table(tmp_path, table.drop_columns(["ra"]))
-    assert_refused(run("scan_survey.py", *scan_words(tmp_path, toy, cutouts=bad)), "ra")
+    assert_refused(run_job("scan_survey.py", *scan_words(tmp_path, toy, cutouts=bad)), "ra")
     pq.write_table(table.set_column(0, "object_id", pa.array(np.linspace(0, 1, 30))), bad / "a.parquet")
-    assert_refused(run("scan_survey.py", *scan_words(tmp_path, toy, cutouts=bad)), "object_id", "double")
+    assert_refused(run_job("scan_survey.py", *scan_words(tmp_path, toy, cutouts=bad)), "object_id", "double")
     pq.write_table(table.set_column(3, "image", pa.array(["x"] * 30)), bad / "a.parquet")
-    assert_refused(run("scan_survey.py", *scan_words(tmp_path, toy, cutouts=bad)), "image")
+    assert_refused(run_job("scan_survey.py", *scan_words(tmp_path, toy, cutouts=bad)), "image")
     pq.write_table(table.set_column(4, "is_tracer", pa.array([1] * 30)), bad / "a.parquet")
-    assert_refused(run("scan_survey.py", *scan_words(tmp_path, toy, cutouts=bad)), "is_tracer", "bool")
+    assert_refused(run_job("scan_survey.py", *scan_words(tmp_path, toy, cutouts=bad)), "is_tracer", "bool")
     pq.write_table(table.replace_schema_metadata(None), bad / "a.parquet")
-    assert_refused(run("scan_survey.py", *scan_words(tmp_path, toy, cutouts=bad)), "--bands", "--pixel-scale")
+    assert_refused(
+        run_job("scan_survey.py", *scan_words(tmp_path, toy, cutouts=bad)), "--bands", "--pixel-scale"
+    )
 
 
-def test_survey_that_the_bundle_was_not_made_for_is_refused(run, tmp_path, toy):
+def test_survey_that_the_bundle_was_not_made_for_is_refused(run_job, tmp_path, toy):
     small = surveys.toy_survey(tmp_path / "small", 10, files=1, size=24)
     assert_refused(
-        run("scan_survey.py", *scan_words(tmp_path, toy, cutouts=small)), "24×24", "32×32", "--resample"
+        run_job("scan_survey.py", *scan_words(tmp_path, toy, cutouts=small)), "24×24", "32×32", "--resample"
     )
     coarse = surveys.toy_survey(tmp_path / "coarse", 10, files=1, pixel_scale=0.27)
-    assert_refused(run("scan_survey.py", *scan_words(tmp_path, toy, cutouts=coarse)), "0.27", "--resample")
+    assert_refused(
+        run_job("scan_survey.py", *scan_words(tmp_path, toy, cutouts=coarse)), "0.27", "--resample"
+    )
     other = surveys.toy_survey(tmp_path / "other", 10, files=1, bands=("g", "r", "z"))
-    assert_refused(run("scan_survey.py", *scan_words(tmp_path, toy, cutouts=other)), "'i'", "'z'")
+    assert_refused(run_job("scan_survey.py", *scan_words(tmp_path, toy, cutouts=other)), "'i'", "'z'")
 
 
-def test_what_is_no_bundle_is_refused(run, tmp_path, toy):
+def test_what_is_no_bundle_is_refused(run_job, tmp_path, toy):
     (tmp_path / "text.safetensors").write_text("weights")
-    answer = run("scan_survey.py", *scan_words(tmp_path, toy, bundle=tmp_path / "text.safetensors"))
+    answer = run_job("scan_survey.py", *scan_words(tmp_path, toy, bundle=tmp_path / "text.safetensors"))
     assert_refused(answer, "no .safetensors file")
     from safetensors.numpy import save_file
 
     save_file({"w": np.zeros(3, np.float32)}, tmp_path / "bare.safetensors")
-    answer = run("scan_survey.py", *scan_words(tmp_path, toy, bundle=tmp_path / "bare.safetensors"))
+    answer = run_job("scan_survey.py", *scan_words(tmp_path, toy, bundle=tmp_path / "bare.safetensors"))
     assert_refused(answer, "no LensRay description")
     data = Path(toy[1]).read_bytes()
     size = int.from_bytes(data[:8], "little")
@@ -129,22 +121,22 @@ def test_what_is_no_bundle_is_refused(run, tmp_path, toy):
     header["__metadata__"]["lensray"] = json.dumps(description)
     words = json.dumps(header).encode()
     (tmp_path / "n.safetensors").write_bytes(len(words).to_bytes(8, "little") + words + data[8 + size :])
-    answer = run("scan_survey.py", *scan_words(tmp_path, toy, bundle=tmp_path / "n.safetensors"))
+    answer = run_job("scan_survey.py", *scan_words(tmp_path, toy, bundle=tmp_path / "n.safetensors"))
     assert_refused(answer, "lacks its normalization")
 
 
-def test_output_that_is_a_file_or_a_survey_is_refused(run, tmp_path, toy):
+def test_output_that_is_a_file_or_a_survey_is_refused(run_job, tmp_path, toy):
     other = surveys.toy_survey(tmp_path / "other", 5, files=1)
-    assert_refused(run("scan_survey.py", *scan_words(tmp_path, toy, output=other)), "perhaps a survey")
-    answer = run("scan_survey.py", *scan_words(tmp_path, toy, output=Path(other) / "part-00000.parquet"))
+    assert_refused(run_job("scan_survey.py", *scan_words(tmp_path, toy, output=other)), "perhaps a survey")
+    answer = run_job("scan_survey.py", *scan_words(tmp_path, toy, output=Path(other) / "part-00000.parquet"))
     assert_refused(answer, "is a file")
-    answer = run(
+    answer = run_job(
         "simulate_survey.py", "--output", Path(other) / "part-00000.parquet", "--count", 5, "--lenses", 1
     )
     assert_refused(answer, "is a file")
 
 
-def test_bundle_whose_normalization_has_other_bands_is_refused(run, tmp_path, toy):
+def test_bundle_whose_normalization_has_other_bands_is_refused(run_job, tmp_path, toy):
     from lensray import bundle, models
     from lensray.normalization import SigmaClip
 
@@ -162,27 +154,29 @@ def test_bundle_whose_normalization_has_other_bands_is_refused(run, tmp_path, to
         bundle.save(made, str(tmp_path / "two.safetensors"))
 
 
-def test_output_inside_the_survey_is_refused(run, tmp_path, toy):
-    answer = run("scan_survey.py", *scan_words(tmp_path, toy, output=Path(toy[0]) / "out"))
+def test_output_inside_the_survey_is_refused(run_job, tmp_path, toy):
+    answer = run_job("scan_survey.py", *scan_words(tmp_path, toy, output=Path(toy[0]) / "out"))
     assert_refused(answer, "choose another folder")
 
 
-def test_s3_that_cannot_be_reached_or_entered_is_refused(run, tmp_path, toy, s3_url, monkeypatch):
+def test_s3_that_cannot_be_reached_or_entered_is_refused(run_job, tmp_path, toy, s3_url, monkeypatch):
     assert_refused(
-        run("scan_survey.py", *scan_words(tmp_path, toy, cutouts=f"{s3_url}/none")), "does not exist"
+        run_job("scan_survey.py", *scan_words(tmp_path, toy, cutouts=f"{s3_url}/none")), "does not exist"
     )
     assert_refused(
-        run("scan_survey.py", *scan_words(tmp_path, toy, cutouts="s3://no-such-bucket-here/x")), "bucket"
+        run_job("scan_survey.py", *scan_words(tmp_path, toy, cutouts="s3://no-such-bucket-here/x")), "bucket"
     )
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    answer = run("scan_survey.py", *scan_words(tmp_path, toy, cutouts=s3_url))
+    answer = run_job("scan_survey.py", *scan_words(tmp_path, toy, cutouts=s3_url))
     assert_refused(answer, "AWS_ENDPOINT_URL")
     assert "testing-secret" not in answer[1][0]
 
 
-def test_cluster_that_does_not_answer_is_refused_before_anything_is_written(run, tmp_path, toy, monkeypatch):
+def test_cluster_that_does_not_answer_is_refused_before_anything_is_written(
+    run_job, tmp_path, toy, monkeypatch
+):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    assert_refused(run("scan_survey.py", *scan_words(tmp_path, toy)), "RAY_ADDRESS=127.0.0.1:9")
+    assert_refused(run_job("scan_survey.py", *scan_words(tmp_path, toy)), "RAY_ADDRESS=127.0.0.1:9")
     assert not (tmp_path / "out").exists()
 
 
@@ -195,19 +189,21 @@ def test_cluster_that_does_not_answer_is_refused_before_anything_is_written(run,
         (["--seed", "-1"], "--seed"),
     ],
 )
-def test_simulations_without_sense_are_refused(run, tmp_path, words, said):
-    assert_refused(run("simulate_survey.py", "--output", tmp_path / "s", *words), said)
+def test_simulations_without_sense_are_refused(run_job, tmp_path, words, said):
+    assert_refused(run_job("simulate_survey.py", "--output", tmp_path / "s", *words), said)
     assert not (tmp_path / "s").exists()
 
 
-def test_simulation_into_a_folder_of_something_else_is_refused(run, tmp_path, toy):
+def test_simulation_into_a_folder_of_something_else_is_refused(run_job, tmp_path, toy):
     assert_refused(
-        run("simulate_survey.py", "--output", toy[0], "--count", "10", "--lenses", "1"), "not empty"
+        run_job("simulate_survey.py", "--output", toy[0], "--count", "10", "--lenses", "1"), "not empty"
     )
 
 
-def test_objects_are_found_only_in_a_run(run, tmp_path, toy):
-    assert_refused(run("find_objects.py", "--run", tmp_path / "none", "--object-ids", "1"), "does not exist")
+def test_objects_are_found_only_in_a_run(run_job, tmp_path, toy):
+    assert_refused(
+        run_job("find_objects.py", "--run", tmp_path / "none", "--object-ids", "1"), "does not exist"
+    )
 
 
 def test_wrong_path_is_answered_without_heavy_imports(tmp_path):
@@ -232,9 +228,9 @@ def test_help_explains_every_field(job):
     assert done.stderr == ""
 
 
-def test_cutouts_with_other_metadata_in_one_survey_are_refused(run, tmp_path, toy):
+def test_cutouts_with_other_metadata_in_one_survey_are_refused(run_job, tmp_path, toy):
     fmt = surveys.cutout_format(pixel_scale=0.2)
     table = pq.read_table(Path(toy[0]) / "part-00000.parquet")
     schema = cutouts.cutout_schema(fmt).metadata
     pq.write_table(table.replace_schema_metadata(schema), Path(toy[0]) / "part-00001.parquet")
-    assert_refused(run("scan_survey.py", *scan_words(tmp_path, toy)), "lensray.survey")
+    assert_refused(run_job("scan_survey.py", *scan_words(tmp_path, toy)), "lensray.survey")

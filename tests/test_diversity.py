@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from lensray.metrics.diversity import (
-    copied,
-    nearest_distances,
-    nearest_neighbours,
-    statistics_distances,
-)
+from lensray.metrics.diversity import nearest, share_within, statistics_distances
 
 
 def images(count, seed=0, size=16):
@@ -42,25 +37,27 @@ def slow_distance(first, second):
 def test_the_nearest_is_the_nearest_of_all_orientations():
     some, others = images(5), images(4, seed=1)
     slow = np.array([[slow_distance(a, b) for b in others] for a in some])
-    np.testing.assert_allclose(nearest_distances(some, others), slow.min(1), rtol=1e-5)
-    assert nearest_neighbours(some, others).tolist() == slow.argmin(1).tolist()
+    distances, places = nearest(some, others)
+    np.testing.assert_allclose(distances, slow.min(1), rtol=1e-5)
+    assert places.tolist() == slow.argmin(1).tolist()
 
 
 def test_within_a_set_an_image_is_not_its_own_neighbour():
     some = images(5)
     slow = np.array([[slow_distance(a, b) for b in some] for a in some])
     np.fill_diagonal(slow, np.inf)
-    np.testing.assert_allclose(nearest_distances(some), slow.min(1), rtol=1e-5)
-    assert nearest_distances(some[:1]).shape == (0,)
+    np.testing.assert_allclose(nearest(some)[0], slow.min(1), rtol=1e-5)
+    assert nearest(some[:1])[0].shape == (0,)
 
 
 def test_turned_copies_are_found_and_images_of_the_same_kind_are_not():
     training, unseen = images(40), images(400, seed=1)
     turned = np.rot90(training, 1, (2, 3))[..., ::-1]
-    share, limit = copied(turned, training, unseen)
+    to_training = [nearest(found, training)[0] for found in (turned, unseen, images(400, seed=2))]
+    share, limit = share_within(to_training[0], to_training[1])
     assert share == 1
     assert limit > 0
-    share, _ = copied(images(400, seed=2), training, unseen)
+    share, _ = share_within(to_training[2], to_training[1])
     assert share == pytest.approx(0.05, abs=0.04)
 
 
@@ -77,4 +74,4 @@ def test_statistics_tell_sets_apart_only_where_they_differ():
 
 def test_images_that_are_not_square_are_refused():
     with pytest.raises(ValueError, match="square"):
-        nearest_distances(np.zeros((2, 1, 8, 12)))
+        nearest(np.zeros((2, 1, 8, 12)))

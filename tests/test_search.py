@@ -197,5 +197,5 @@ def test_records_of_trials_come_back_in_their_order(tmp_path):
     done = Trial(number=0, values={SIZE: "16"}, state="done", score=0.5, epochs=3)
     tuning.write_trial(str(tmp_path), done)
     assert tuning.read_trials(str(tmp_path)) == [done, second]
-    assert tuning.best_of([second, done]) == done
-    assert tuning.best_of([second]) is None
+    assert tuning.ranked([second, done]) == [done]
+    assert tuning.ranked([second]) == []

@@ -1,8 +1,6 @@
 """``simulate_survey.py --onto``: on a real local Ray, stopped and taken up again; and wrong words, answered in one line."""
 
 import os
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -91,16 +89,13 @@ def test_arcs_are_painted_on_ray_and_a_stopped_run_goes_on(local_ray, tmp_path, 
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(run_job, tmp_path):
     """Run the job in this process with an --output; it must be refused in one line, and write nothing."""
 
     def run(*words):
         output = tmp_path / "out"
-        monkeypatch.setattr(sys, "argv", [str(JOB), "--output", str(output), *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            runpy.run_path(str(JOB), run_name="__main__")
-        lines = capsys.readouterr().err.strip().splitlines()
-        assert stop.value.code == 2, lines
+        code, lines = run_job(JOB.name, "--output", output, *words)
+        assert code == 2, lines
         assert not output.exists()
         return lines
 

@@ -2,12 +2,12 @@
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -158,16 +158,9 @@ def test_a_diverged_loss_ends_the_phase_at_once_and_keeps_the_last_good_epoch(lo
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(run_job):
     """Run the command in this process; returns its exit code and the lines on stderr."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", [str(JOB), *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            runpy.run_path(str(JOB), run_name="__main__")
-        return stop.value.code, capsys.readouterr().err.strip().splitlines()
-
-    return run
+    return partial(run_job, JOB.name)
 
 
 def labelled(folder, labels):

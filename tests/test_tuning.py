@@ -2,11 +2,11 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,16 +32,9 @@ SPACE = {RATE: Range(low=1e-3, high=1e-1, log=True), SIZE: Choice({"16": 16, "32
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(run_job):
     """Run the command in this process; returns its exit code and the lines on stderr."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", [str(JOB), *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            runpy.run_path(str(JOB), run_name="__main__")
-        return stop.value.code, capsys.readouterr().err.strip().splitlines()
-
-    return run
+    return partial(run_job, JOB.name)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +232,6 @@ def test_a_killed_search_goes_on_and_a_failed_trial_does_not_end_it(tmp_path):
     # The user's command, not that of a worker's process.
     assert made.provenance["command"][0].endswith("tune_trc.py")
     assert not (output / "_search").exists()
-    best = tuning.best_of(found)
+    best = tuning.ranked(found)[0]
     history = json.loads((output / "trials" / best.key / "history.json").read_text())
     assert max(row["ranking_performance"] for row in history if "auroc" in row) >= best.score - 1e-6

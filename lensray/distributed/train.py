@@ -11,8 +11,9 @@ import os
 import threading
 import uuid
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import pyarrow as pa
@@ -42,7 +43,7 @@ from lensray.io import storage
 from lensray.training.examples import gather, parts_of, read_part
 from lensray.training.parallel import Team
 from lensray.training.phases import Phase
-from lensray.training.plain import told, train_phase
+from lensray.training.plain import told, train_phase, write_curves
 from lensray.training.trainer import Progress, monitored
 from lensray.training.workbench import TrainingJob, Workbench
 
@@ -146,7 +147,8 @@ class RayWorkbench(Workbench):
             datasets=_datasets(job),
             dataset_config=DataConfig(datasets_to_split=[]),
         )
-        with told(job, quiet=self.quiet) as show, _watched(board, show):
+        quietly = nullcontext(partial(write_curves, job))
+        with quietly if self.quiet else told(job) as show, _watched(board, show):
             try:
                 trainer.fit()
             except TrainingFailedError as error:

@@ -35,11 +35,10 @@ from lensray.inspection.tuning_report import Candidate, TuningReport, write_tuni
 from lensray.io import storage
 from lensray.progress import Progress
 from lensray.recipes import tuning
-from lensray.recipes.outcome import claimed
-from lensray.recipes.tuning import METRICS, TRIALS, Trial, TuneOptions
+from lensray.recipes.outcome import claimed, run_facts
+from lensray.recipes.tuning import TRIALS, Trial, TuneOptions
 from lensray.training.phases import Phase
 from lensray.training.search import Choice, Dimension, SearchSets, Space, Tunable, Value, changed, own_values
-from lensray.training.workbench import versions
 
 SCORE, EPOCH, FINISHED, REASON = "score", "epoch", "finished", "reason"
 REPEATS = 100
@@ -58,8 +57,6 @@ class Searched:
     recipe: str
     output: str
     settings: dict[str, Any]
-    metric: str
-
     phase: Phase
     space: Space
     sets: SearchSets
@@ -99,7 +96,6 @@ def _tune(name: str, config: TuneOptions, found: Tunable) -> str:
         recipe=name,
         output=config.output,
         settings=config.settings(),
-        metric=METRICS[config.objective],
         phase=replace(found.phase, start=sets.start),
         space=found.space,
         sets=sets,
@@ -110,8 +106,7 @@ def _tune(name: str, config: TuneOptions, found: Tunable) -> str:
     )
     _search(searched, config, concurrency)
     trials = tuning.read_trials(config.output)
-    best = tuning.best_of(trials)
-    if best is None:
+    if not tuning.ranked(trials):
         reasons = {trial.reason for trial in trials if trial.reason}
         raise LensRayError(
             f"no trial came to a result: {'; '.join(sorted(reasons))[:300]}; give more --trials or another --space"
@@ -120,21 +115,12 @@ def _tune(name: str, config: TuneOptions, found: Tunable) -> str:
     report = TuningReport(
         recipe=name,
         objective=config.objective,
-        metric=searched.metric,
+        metric=searched.phase.monitor,
         space=found.space,
         trials=trials,
         best=best,
         candidates=candidates,
-        run={
-            "command": bench.command,
-            "versions": versions(),
-            "seed": config.seed,
-            "scale": config.scale,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-            "duration_s": time.time() - started,
-            "concurrency": concurrency,
-            "settings": bench.settings,
-        },
+        run=run_facts(config, bench, started) | {"concurrency": concurrency},
     )
     address = write_tuning_report(report, config.output)
     return "\n".join([*report.lines(), f"bundle: {bundle}", f"report: {address}"])
@@ -200,7 +186,7 @@ def _search(searched: Searched, config: TuneOptions, concurrency: int) -> None:
                 storage_path=path,
                 storage_filesystem=filesystem,
                 verbose=0,
-                callbacks=[_Records(config.output, searched.metric, before, bar)],
+                callbacks=[_Records(config.output, searched.phase.monitor, before, bar)],
             ),
         ).fit()
     _tidy(config.output)
@@ -249,9 +235,10 @@ class _Proposer(OptunaSearch):
         """The next point; none when so many proposals in a row are known that the space must be used up."""
         for _ in range(REPEATS):
             values = super().suggest(trial_id)
-            if values is None or tuning.key_of(values) not in self.proposed:
-                if values is not None:
-                    self.proposed.add(tuning.key_of(values))
+            if values is None:
+                return None
+            if tuning.key_of(values) not in self.proposed:
+                self.proposed.add(tuning.key_of(values))
                 return values
             self.on_trial_complete(trial_id, error=True)
             # Forgotten, so that the next proposal is a new one.
@@ -275,9 +262,8 @@ def _domain(dimension: Dimension) -> Any:
 
 def train_trial(values: Mapping[str, Value], searched: Searched) -> None:
     """Train with these settings, in the process of a trial."""
-    os.environ["RAY_TRAIN_ENABLE_STATE_TRACKING"] = "0"
     bench = _bench(searched, quiet=True)
-    bench.callbacks = [_Told(searched.metric)]
+    bench.callbacks = [_Told(searched.phase.monitor)]
     try:
         phase = trial_phase(searched, values)
         _train(bench, phase, searched.sets)
@@ -286,9 +272,15 @@ def train_trial(values: Mapping[str, Value], searched: Searched) -> None:
         ray.tune.report({SCORE: WORST, EPOCH: 0, REASON: str(error)})
         return
     # A trial whose bundle was there has reported nothing yet.
-    history = [row for row in bench.history(phase.name) if row.get(searched.metric) is not None]
-    score = max((row[searched.metric] for row in history), default=WORST)
-    ray.tune.report({SCORE: score, EPOCH: history[-1]["epoch"] if history else 0, FINISHED: True})
+    score, epoch = _came_to(bench, phase)
+    ray.tune.report({SCORE: score, EPOCH: epoch, FINISHED: True})
+
+
+def _came_to(bench: RayWorkbench, phase: Phase) -> tuple[float, int]:
+    """Best score of a phase, and the last epoch that was validated."""
+    validated = [row for row in bench.history(phase.name) if row.get(phase.monitor) is not None]
+    score = max((row[phase.monitor] for row in validated), default=WORST)
+    return score, validated[-1]["epoch"] if validated else 0
 
 
 def _bench(searched: Searched, *, quiet: bool) -> RayWorkbench:
@@ -360,7 +352,6 @@ class _Records(Callback):
 
     def _end(self, trial: Any, state: tuning.State, reason: str = "") -> None:
         free_workers(trial.last_result or {})
-
         record = self._write(trial, state, reason)
         self.ended += 1
         self.bar.move_to(self.ended, self.bar.total)
@@ -408,11 +399,8 @@ def _compared(
     A trial that diverges on the way to its last epoch gives its place to the next. Returns the best trial and the address of its
     bundle, a copy of which lies in the output folder.
     """
-    scored = sorted(
-        (trial for trial in trials if trial.score is not None), key=lambda t: (-(t.score or 0.0), t.number)
-    )
     own = own_values(searched.phase, searched.space)
-    for best in scored:
+    for best in tuning.ranked(trials):
         found = _to_its_end(searched, bench, "best trial", trial_phase(searched, best.values))
         if found is not None:
             candidates = [found]
@@ -442,8 +430,6 @@ def _to_its_end(searched: Searched, bench: RayWorkbench, name: str, phase: Phase
         return None
     unseen = searched.sets.test
     tested = evaluate_bundle(bundle, unseen, model=name, data="test") if unseen else None
-    history = trainer.history(phase.name)
-    scores = [row[searched.metric] for row in history if row.get(searched.metric) is not None]
-    return Candidate(
-        name=name, bundle=bundle, validated=max(scores, default=WORST), epochs=len(history), test=tested
-    )
+    score, _ = _came_to(trainer, phase)
+    epochs = len(trainer.history(phase.name))
+    return Candidate(name=name, bundle=bundle, validated=score, epochs=epochs, test=tested)

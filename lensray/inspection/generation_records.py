@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lensray.metrics.diversity import copied, nearest_distances, nearest_neighbours, statistics_distances
+from lensray.metrics.diversity import nearest, share_within, statistics_distances
 
 COPY_CHANCE = 0.05
 
@@ -34,21 +34,20 @@ class Generation:
     """Kolmogorov-Smirnov distances to the unseen images by statistic, of the generated and of the training images."""
 
 
+def spread(images: NDArray, count: int) -> NDArray:
+    """As many of the images, from the first to the last; all of them if there are fewer."""
+    return images[np.unique(np.linspace(0, len(images) - 1, count).round().astype(int))]
+
+
 def generation(generated: NDArray, training: NDArray, unseen: NDArray, bands: tuple[str, ...]) -> Generation:
     """Compare generated images with those that were learned from and with unseen ones."""
     # The nearest of many is nearer than the nearest of few.
     count = min(len(generated), len(unseen))
-    made_of, real_of = (
-        images[np.linspace(0, len(images) - 1, count).round().astype(int)] for images in (generated, unseen)
-    )
-    distances = {
-        "generated to generated": nearest_distances(made_of),
-        "unseen to unseen": nearest_distances(real_of),
-        "generated to training": nearest_distances(generated, training),
-        "unseen to training": nearest_distances(unseen, training),
-    }
-    share, limit = copied(generated, training, unseen, chance=COPY_CHANCE)
-    made, real = distances["generated to generated"], distances["unseen to unseen"]
+    made, _ = nearest(spread(generated, count))
+    real, _ = nearest(spread(unseen, count))
+    to_training, neighbours = nearest(generated, training)
+    unseen_to_training, _ = nearest(unseen, training)
+    share, limit = share_within(to_training, unseen_to_training, chance=COPY_CHANCE)
     of_generated = statistics_distances(generated, unseen)
     of_training = statistics_distances(training, unseen)
     return Generation(
@@ -56,8 +55,13 @@ def generation(generated: NDArray, training: NDArray, unseen: NDArray, bands: tu
         training=training,
         unseen=unseen,
         bands=bands,
-        distances=distances,
-        nearest=nearest_neighbours(generated, training),
+        distances={
+            "generated to generated": made,
+            "unseen to unseen": real,
+            "generated to training": to_training,
+            "unseen to training": unseen_to_training,
+        },
+        nearest=neighbours,
         values={
             "diversity": float(np.median(made) / np.median(real)) if len(made) and len(real) else 0.0,
             "copied": share,

@@ -16,8 +16,10 @@ BLOCK = 4
 Images = NDArray[np.floating]
 
 
-def nearest_distances(images_NCHW: Images, others_MCHW: Images | None = None) -> NDArray[np.float64]:
-    """Distance of each image to the nearest of the others, or of the same set without itself.
+def nearest(
+    images_NCHW: Images, others_MCHW: Images | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The nearest of the others to each image, or of the same set without itself.
 
     Parameters
     ----------
@@ -26,29 +28,20 @@ def nearest_distances(images_NCHW: Images, others_MCHW: Images | None = None) ->
 
     Returns
     -------
-    array of shape (N,)
+    distances, places : arrays of shape (N,)
         Empty if there is nothing to compare with.
     """
-    return _distances(images_NCHW, others_MCHW)[0]
-
-
-def nearest_neighbours(images_NCHW: Images, others_MCHW: Images | None = None) -> NDArray[np.int64]:
-    """Place of the nearest of the others of each image; as `nearest_distances`."""
-    return _distances(images_NCHW, others_MCHW)[1]
-
-
-def _distances(images: Images, others: Images | None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    alone = others is None
-    first, second = _blocks(images), _blocks(images if others is None else others)
+    alone = others_MCHW is None
+    first, second = _blocks(images_NCHW), _blocks(images_NCHW if others_MCHW is None else others_MCHW)
     if not len(first) or len(second) <= alone:
         return np.empty(0), np.empty(0, np.int64)
     flat = second.reshape(len(second), -1)
-    nearest = np.full((len(first), len(second)), np.inf)
+    distances = np.full((len(first), len(second)), np.inf)
     for turned in _orientations(first):
-        nearest = np.minimum(nearest, cdist(turned.reshape(len(first), -1), flat))
+        distances = np.minimum(distances, cdist(turned.reshape(len(first), -1), flat))
     if alone:
-        np.fill_diagonal(nearest, np.inf)
-    return nearest.min(1) / np.sqrt(flat.shape[1]), nearest.argmin(1)
+        np.fill_diagonal(distances, np.inf)
+    return distances.min(1) / np.sqrt(flat.shape[1]), distances.argmin(1)
 
 
 def _blocks(images: Images) -> NDArray[np.float64]:
@@ -66,15 +59,16 @@ def _orientations(images: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     return [*turned, *(image[..., ::-1] for image in turned)]
 
 
-def copied(
-    generated: Images, training: Images, unseen: Images, *, chance: float = 0.05
+def share_within(
+    generated: NDArray[np.floating], unseen: NDArray[np.floating], *, chance: float = 0.05
 ) -> tuple[float, float]:
     """Share of generated images that lie as near to a training image as hardly any unseen real image does.
 
     Parameters
     ----------
-    generated, training, unseen : array
-        Images; the unseen ones are of the training images' kind but were not learned from.
+    generated, unseen : array of shape (N,)
+        Distances to the nearest training image, of generated images and of images of the training images' kind that
+        were not learned from.
     chance : float
         Share of the unseen images that lie as near.
 
@@ -84,8 +78,8 @@ def copied(
         About `chance` for a generator that has learned the kind, near 1 for one that repeats its training set; the
         distance below which an image counts.
     """
-    limit = float(np.quantile(nearest_distances(unseen, training), chance))
-    return float(np.mean(nearest_distances(generated, training) <= limit)), limit
+    limit = float(np.quantile(unseen, chance))
+    return float(np.mean(generated <= limit)), limit
 
 
 STATISTICS: Mapping[str, Callable[[Images], NDArray[np.float64]]] = {

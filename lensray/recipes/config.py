@@ -47,6 +47,14 @@ class RecipeConfig:
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
+def check_lenses(config: Any) -> None:
+    """Raise InputError unless a recipe's own `lenses` is a number of lenses; 0 only beside those of --positives."""
+    if config.lenses is not None and config.lenses < (0 if config.positives else 1):
+        raise InputError(
+            f"--lenses is {config.lenses}; give at least one, or lenses of your own as --positives"
+        )
+
+
 def check_positive(config: RecipeConfig, *names: str) -> None:
     """Raise InputError unless these options, where they are given, are greater than zero."""
     for name in names:

@@ -23,8 +23,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from lensray.bundle import Inputs
-from lensray.errors import InputError
-from lensray.recipes.config import RecipeConfig, check_positive
+from lensray.recipes.config import RecipeConfig, check_lenses, check_positive
 from lensray.recipes.outcome import Outcome
 from lensray.recipes.sources import Sources
 from lensray.training.phases import Augmentation, Optimizer, Phase
@@ -120,10 +119,7 @@ class Config(RecipeConfig):
     def __post_init__(self) -> None:
         # slots=True makes a new class, which super() without arguments would not know.
         RecipeConfig.__post_init__(self)
-        if self.lenses is not None and self.lenses < (0 if self.positives else 1):
-            raise InputError(
-                f"--lenses is {self.lenses}; give at least one, or lenses of your own as --positives"
-            )
+        check_lenses(self)
         check_positive(self, "pool", "epochs", "passes", "batch_size", "learning_rate", "patience")
 
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lensray.errors import InputError, LensRayError
 from lensray.recipes import eznet_hsc
-from lensray.recipes.config import RecipeConfig, check_positive
+from lensray.recipes.config import RecipeConfig, check_lenses, check_positive
 from lensray.recipes.outcome import Outcome
 from lensray.recipes.sources import Sources
 from lensray.training.phases import AdversarialPhase, Augmentation, Optimizer
@@ -137,10 +137,7 @@ class Config(RecipeConfig):
         # slots=True makes a new class, which super() without arguments would not know.
         RecipeConfig.__post_init__(self)
         check_positive(self, "pool", "cycles", "per_cycle")
-        if self.lenses is not None and self.lenses < 1 and not self.positives:
-            raise InputError(
-                f"--lenses is {self.lenses}; give at least one, or lenses of your own as --positives"
-            )
+        check_lenses(self)
         if self.least_diversity is not None and not 0 <= self.least_diversity < 1:
             raise InputError(f"--least-diversity is {self.least_diversity}; it must lie in [0, 1)")
 
@@ -205,9 +202,11 @@ def run(config: Config, bench: "Workbench") -> Outcome:
     galaxies = [made.non_lenses("non_lenses", wanted.pool), *made.more_negatives()]
     first = phase(config, "galaxies", epochs=wanted.epochs[0], passes=1, seed=config.seed)
     start = bench.train(first, training=galaxies)
-    names = [f"cycle_{number}" for number in range(1, wanted.cycles + 1)]
+    cycles = {f"cycle_{number}": number for number in range(1, wanted.cycles + 1)}
+    # Latent numbers of its own for each cycle, or ten would give the same images ten times.
+    latents = {name: config.seed * 1000 + number for name, number in cycles.items()}
     bundles = {}
-    for number, name in enumerate(names, start=1):
+    for name, number in cycles.items():
         again = phase(
             config,
             name,
@@ -229,9 +228,9 @@ def run(config: Config, bench: "Workbench") -> Outcome:
     words = {
         "bundles": good,
         "per_cycle": wanted.per_cycle,
-        "seeds": [_latents(config.seed, name) for name in good],
+        "seeds": [latents[name] for name in good],
     }
-    survey = bench.dataset(GENERATED, lambda: _generated(good, wanted.per_cycle, config.seed), words)
+    survey = bench.dataset(GENERATED, lambda: _generated(good, wanted.per_cycle, latents), words)
     bench.note(f"{len(good) * wanted.per_cycle:,} generated lenses in {survey}")
     generation = _compared(first, survey, lenses, made.unseen_lenses("unseen", wanted.unseen))
     return Outcome(
@@ -241,7 +240,7 @@ def run(config: Config, bench: "Workbench") -> Outcome:
         notes=[
             f"The generated lenses are in {survey}; give them to a recipe as --positives.",
             *_collapses(bench, ["galaxies", *bundles], wanted),
-            *(f"{name} diverged; it gave no images." for name in names if name not in bundles),
+            *(f"{name} diverged; it gave no images." for name in cycles if name not in bundles),
         ],
     )
 
@@ -258,8 +257,8 @@ def _collapses(bench: "Workbench", names: Any, wanted: Sizes) -> Iterator[str]:
             yield f"{name} collapsed in epoch {len(history)} (diversity {history[-1]['diversity']:.2f}); {left}."
 
 
-def _generated(bundles: dict[str, str], count: int, seed: int) -> Iterator["pa.Table"]:
-    """The survey of generated lenses, a table a cycle."""
+def _generated(bundles: dict[str, str], count: int, latents: dict[str, int]) -> Iterator["pa.Table"]:
+    """The survey of generated lenses, a table a cycle; `latents` are the seeds of their latent numbers."""
     import numpy as np
 
     from lensray import bundle, cutouts
@@ -274,16 +273,11 @@ def _generated(bundles: dict[str, str], count: int, seed: int) -> Iterator["pa.T
         dtype=np.dtype(np.uint8),
     )
     for name, url in bundles.items():
-        images = generate(cast(LensGenerator, bundle.load(url).model()), count, seed=_latents(seed, name))
+        images = generate(cast(LensGenerator, bundle.load(url).model()), count, seed=latents[name])
         levels = images.mul(255).round().byte().numpy()
         yield cutouts.make_table(
             fmt, [f"{name}-{i}" for i in range(count)], levels, label=np.ones(count, bool)
         )
-
-
-def _latents(seed: int, cycle: str) -> int:
-    """The seed of a cycle's latent numbers: each has its own, or ten cycles would give the same images ten times."""
-    return seed * 1000 + int(cycle.removeprefix("cycle_"))
 
 
 def _compared(read_as: AdversarialPhase, generated: str, training: list[str], unseen: str) -> "Generation":
@@ -291,7 +285,7 @@ def _compared(read_as: AdversarialPhase, generated: str, training: list[str], un
     import numpy as np
 
     from lensray.cutouts import images_of, read_format
-    from lensray.inspection.generation_records import generation
+    from lensray.inspection.generation_records import generation, spread
     from lensray.training.sets import row_groups
 
     def images(urls: list[str]) -> "np.ndarray":
@@ -302,12 +296,8 @@ def _compared(read_as: AdversarialPhase, generated: str, training: list[str], un
     # Not normalized again, which would stretch what has no contrast.
     made = np.concatenate([images_of(table, read_format(table.schema))[0] for table in row_groups(generated)])
     return generation(
-        _some(made / np.float32(255)), images(training), _some(images([unseen])), read_as.inputs.bands
+        spread(made / np.float32(255), COMPARED),
+        images(training),
+        spread(images([unseen]), COMPARED),
+        read_as.inputs.bands,
     )
-
-
-def _some(images: "np.ndarray") -> "np.ndarray":
-    """As many as are compared, from the first to the last."""
-    import numpy as np
-
-    return images[np.unique(np.linspace(0, len(images) - 1, COMPARED).round().astype(int))]

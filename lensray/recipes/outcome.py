@@ -92,7 +92,7 @@ def work_through(recipe: Any, config: RecipeConfig, bench: "Workbench") -> Resul
     from lensray.inspection.training_records import TrainingReport, phase_record
     from lensray.inspection.training_report import write_training_report
     from lensray.io import storage
-    from lensray.training.workbench import BUNDLE, versions
+    from lensray.training.workbench import BUNDLE
 
     started = time.time()
     outcome: Outcome = recipe.run(config, bench)
@@ -106,7 +106,23 @@ def work_through(recipe: Any, config: RecipeConfig, bench: "Workbench") -> Resul
         for name, scan in outcome.phases.items()
     ]
     evaluations = [*outcome.evaluations, *_on_real_images(config, outcome)]
-    run = {
+    report = TrainingReport(
+        recipe=bench.recipe,
+        phases=phases,
+        evaluations=evaluations,
+        regressions=outcome.regressions,
+        generation=outcome.generation,
+        notes=outcome.notes,
+        run=run_facts(config, bench, started),
+    )
+    return Result(outcome=outcome, report=write_training_report(report, config.output), lines=_lines(report))
+
+
+def run_facts(config: RecipeConfig, bench: "Workbench", started: float) -> dict[str, Any]:
+    """What a report says of the run that began at `started`, in seconds since 1970."""
+    from lensray.training.workbench import versions
+
+    return {
         "command": bench.command,
         "versions": versions(),
         "seed": config.seed,
@@ -115,16 +131,6 @@ def work_through(recipe: Any, config: RecipeConfig, bench: "Workbench") -> Resul
         "duration_s": time.time() - started,
         "settings": bench.settings,
     }
-    report = TrainingReport(
-        recipe=bench.recipe,
-        phases=phases,
-        evaluations=evaluations,
-        regressions=outcome.regressions,
-        generation=outcome.generation,
-        notes=outcome.notes,
-        run=run,
-    )
-    return Result(outcome=outcome, report=write_training_report(report, config.output), lines=_lines(report))
 
 
 def check_surveys(recipe: Any, config: RecipeConfig) -> None:

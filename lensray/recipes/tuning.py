@@ -72,10 +72,12 @@ def read_trials(output: str) -> list[Trial]:
     return sorted(found, key=lambda trial: trial.number)
 
 
-def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """The trial with the best score; of equals the first."""
-    scored = [trial for trial in trials if trial.score is not None]
-    return max(scored, key=lambda trial: (trial.score, -trial.number), default=None)
+def ranked(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that have a score, the best first; of equals the first."""
+    return sorted(
+        (trial for trial in trials if trial.score is not None),
+        key=lambda trial: (-(trial.score or 0.0), trial.number),
+    )
 
 
 class TuneOptions(RecipeConfig):

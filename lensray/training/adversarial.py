@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lensray.metrics.diversity import nearest_distances
+from lensray.metrics.diversity import nearest
 from lensray.models.lens_generator import LensGenerator, generate
 from lensray.training.examples import to_float
 from lensray.training.losses import Loss
@@ -73,7 +73,7 @@ class AdversarialTrainer(Trainer):
 
     @staticmethod
     def _typical_distance(images: Tensor) -> float:
-        found = nearest_distances(images.numpy())
+        found, _ = nearest(images.numpy())
         return float(torch.from_numpy(found).median()) if len(found) else 0.0
 
     @property

@@ -67,30 +67,32 @@ class PlainWorkbench(Workbench):
             train_phase(job, training, validation, on_progress=on_progress)
 
 
-class told:
-    """Shows the progress of a phase as a bar, unless it is to be quiet, and its curves in TensorBoard."""
+def write_curves(job: TrainingJob, progress: Progress) -> None:
+    """Write the curves of a phase for TensorBoard, after an epoch."""
+    if progress.history is not None:
+        write_tensorboard(progress.history, job.tensorboard, job.phase.name)
 
-    def __init__(self, job: TrainingJob, *, quiet: bool = False) -> None:
-        self.job, self.quiet = job, quiet
+
+class told:
+    """Shows the progress of a phase as a bar, and its curves in TensorBoard."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        self.job = job
         self.bar = Bar(job.phase.name, total=0, unit="images")
 
     def __enter__(self) -> Callable[[Progress], None]:
-        if not self.quiet:
-            self.bar.__enter__()
+        self.bar.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if not self.quiet:
-            self.bar.__exit__(*error)
+        self.bar.__exit__(*error)
 
     def __call__(self, progress: Progress) -> None:
         """Move the bar; after an epoch say what was measured, and write the curves."""
-        if not self.quiet:
-            self.bar.move_to(progress.images, progress.total)
+        self.bar.move_to(progress.images, progress.total)
         if progress.history is not None:
-            if not self.quiet:
-                self.bar.note(in_words(progress.history[-1]))
-            write_tensorboard(progress.history, self.job.tensorboard, self.job.phase.name)
+            self.bar.note(in_words(progress.history[-1]))
+        write_curves(self.job, progress)
 
 
 def in_words(row: dict[str, Any]) -> str:
