@@ -12,6 +12,7 @@ The loop, and where each station of it lives::
     scoring.py             a bundle applied to a table of cutouts
     distributed/           the same on a Ray cluster: the scan and its ledger (the only place with ray)
     metrics/, catalogs.py  how good a ranking is; the ranked candidates
+    selection.py           how probable it is that a lens is found, as a function of its parameters
     inspection/            colour composites, figures, the report
 
 Imports go one way, from `distributed` down to `survey`; see ``docs/design.md``.

@@ -114,6 +114,12 @@ def with_ordinality(candidates: pa.Table, ordinality: ArrayLike) -> pa.Table:
     return candidates.add_column(candidates.column_names.index("rank") + 1, "ordinality", values)
 
 
+def with_probability(candidates: pa.Table, probability: ArrayLike) -> pa.Table:
+    """Candidates with the column ``probability`` after their ``score``."""
+    values = pa.array(np.asarray(probability, dtype=np.float64))
+    return candidates.add_column(candidates.column_names.index("score") + 1, "probability", values)
+
+
 def write_candidates(candidates: pa.Table, url: str) -> None:
     """Write ``candidates.parquet``, and ``candidates.csv`` without the images.
 
@@ -161,6 +167,24 @@ def score_files(run_url: str) -> list[storage.FileEntry]:
     if not complete:
         raise InputError(f"{run_url} holds no completed scores; start its scan again to go on with it")
     return complete
+
+
+def finished_score_files(run_url: str) -> list[storage.FileEntry]:
+    """The score files of a run of which all fragments are done, in the order of the survey.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no run, or one that is not done.
+    """
+    files = score_files(run_url)
+    with storage.open_input(storage.join(run_url, "ledger", "fragments.parquet")) as file:
+        planned = pq.read_metadata(file).num_rows
+    if len(files) < planned:
+        raise InputError(
+            f"of {run_url} {len(files):,} of {planned:,} fragments are done; start its scan again to go on with it"
+        )
+    return files
 
 
 def _fragment_of(path: str) -> int:

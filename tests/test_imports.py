@@ -20,6 +20,7 @@ LIGHT = [
     "lensray.cutouts",
     "lensray.distributed.ledger",
     "lensray.distributed.planning",
+    "lensray.distributed.selection_plan",
     "lensray.distributed.simulation_plan",
     "lensray.extraction.stamps",
     "lensray.survey",

@@ -54,7 +54,17 @@ def test_a_large_survey_has_fragments_of_nearly_the_largest_size():
     assert fragments.num_rows == 125
 
 
-@pytest.mark.parametrize(("field", "value"), [("top", 0), ("workers", 0), ("gpus_per_worker", -1.0)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("top", 0),
+        ("workers", 0),
+        ("gpus_per_worker", -1.0),
+        ("lens_rate", 0.0),
+        ("lens_rate", 1.0),
+        ("lens_rate", float("nan")),
+    ],
+)
 def test_settings_without_sense_are_refused(field, value):
     with pytest.raises(ValueError, match=field.replace("_", "-")):
         planning.ScanConfig(cutouts="a", output="b", **{field: value})

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from lensray.bundle import Inputs
-from lensray.catalogs import TopK, with_ordinality
+from lensray.catalogs import TopK, with_ordinality, with_probability
 from lensray.inspection import figures
 from lensray.inspection.report import ReportData, draw_figures, render, write_report
 from lensray.io.tables import tensor_column
@@ -172,7 +172,7 @@ def test_report_is_one_file_that_loads_nothing_from_the_network(page):
     assert not page.all("link")
     assert not page.all("iframe")
     sources = [image["src"] for image in page.all("img")]
-    assert len(sources) == 6
+    assert len(sources) == 8
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert all(anchor["href"].startswith("#") for anchor in page.all("a"))
 
@@ -254,6 +254,45 @@ def test_report_without_images_lists_the_candidates_all_the_same():
     assert "HSC J" in page.words
 
 
+def test_report_says_what_an_inspection_brings(data, page):
+    assert data.metrics is not None
+    row = data.metrics.forecast.rows([100])[0]
+    assert row["completeness"] == 1
+    assert f"{row['completeness_low']:.1%} to 100.0%" in page.words
+    assert f"{row['expected_lenses']:.3g} (" in page.words
+    assert "one lens in 30,000" in page.words
+    assert "Expected calibration error" in page.words
+
+
+def test_purity_that_the_sample_cannot_tell_is_not_shown():
+    rng = np.random.default_rng(3)
+    lens = np.arange(400) < 40
+    scores = np.where(lens, rng.uniform(0.8, 1, 400), rng.uniform(0, 0.1, 400)).astype(np.float32)
+    first = TruthScores()
+    first.add(scores, label=lens)
+    second = first.counts()
+    second.add(scores, label=lens)
+    metrics = scan_metrics(first, second, depths=(10, 300), lens_rate=0.5)
+    data = replace(scan_outcome(n=30, lenses=5), metrics=metrics)
+    page = page_of(data)
+    # 200 lenses, and the first false positive stands for 200 / 360.
+    assert "With fewer than 201 images" in page.words
+    assert "10 not measurable not measurable not measurable" in page.words
+    assert "66.7% (" in page.words or "67% (" in page.words
+
+
+def test_candidates_of_a_calibrated_bundle_have_their_probability_shown():
+    data = scan_outcome(n=60, lenses=5)
+    probability = np.linspace(0.4321, 0.0012, data.candidates.num_rows)
+    candidates = with_probability(data.candidates, probability)
+    assert candidates.column_names[5:7] == ["score", "probability"]
+    page = page_of(replace(data, candidates=candidates))
+    assert "Probability" in page.words
+    assert "0.432" in page.words
+    assert "as the bundle was calibrated in training" in page.words
+    assert "as the bundle was calibrated in training" not in page_of(data).words
+
+
 def model(normalization: Any, bands: tuple[str, ...]) -> Any:
     inputs = Inputs(bands=bands, height=48, width=48, pixel_scale_arcsec=0.168)
     return SimpleNamespace(normalization=normalization, inputs=inputs)
@@ -289,9 +328,11 @@ def test_figures_lie_beside_the_report_as_they_are_in_it(tmp_path, data):
     pictures = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert pictures == [
         "candidates.png",
+        "forecast.png",
         "invalid.png",
         "pixels.png",
         "rank_curve.png",
+        "reliability.png",
         "roc.png",
         "scores.png",
     ]

@@ -81,7 +81,7 @@ def test_another_instrument_is_given_the_sources_that_the_first_one_has():
     uniforms, _ = random_numbers(INDICES, 3, (1, 64, 64))
     scene = draw_scene(EUCLID, 64, IS_LENS, uniforms)
     images, lensing = render(scene, EUCLID, 64, torch.device("cpu"))
-    fainter, again = render(scene, EUCLID, 64, torch.device("cpu"), lensing["source_mag"] + 2.5)
+    fainter, again = render(scene, EUCLID, 64, torch.device("cpu"), source_mag=lensing["source_mag"] + 2.5)
     np.testing.assert_allclose(again["source_mag"], lensing["source_mag"] + 2.5)
     arcs = (images - fainter)[IS_LENS].sum((1, 2, 3)).numpy()
     expected = 0.9 * 10 ** (0.4 * (EUCLID.zero_point_mag[0] - lensing["arc_mag"][IS_LENS]))

@@ -12,6 +12,7 @@ from torch import nn
 
 from lensray import bundle, models
 from lensray.errors import InputError, LensRayError
+from lensray.metrics.probabilities import Calibration, fit_platt
 from lensray.metrics.ranking import ranking_performance
 from lensray.training import checkpoints, trainer
 from lensray.training.examples import Examples
@@ -68,6 +69,27 @@ def test_a_phase_learns_rings_and_its_bundle_scores_them(url, tmp_path):
     scores = models.probabilities(logits, "sigmoid")[:, 1].numpy()
     best = max(row["ranking_performance"] for row in history)
     assert ranking_performance(scores, held_out.labels.numpy() == 1) == pytest.approx(best, abs=1e-3)
+
+
+def test_the_weights_that_are_kept_are_calibrated_by_the_validation_set(url):
+    held_out = rings.examples(100, seed=2)
+    trained = start(rings.phase(epochs=4), url, validation=held_out)
+    trained.run()
+    # As if an earlier epoch had been the best one.
+    trained.best = {name: value * 0.9 for name, value in trained.best.items()}
+    last = weights(trained)
+    found = trained.calibration()
+    assert found is not None
+    assert_same(last, weights(trained))
+    model = trained.bundle({}).model().eval()
+    with torch.no_grad():
+        logits = model(held_out.images.float() / 255)
+    scores = models.probabilities(logits, "sigmoid")[:, 1].numpy()
+    exact = fit_platt(scores, held_out.labels.numpy() == 1)
+    assert Calibration.from_json(found).lens_rate == exact.lens_rate
+    assert exact.slope > 0.1
+    assert found["slope"] == pytest.approx(exact.slope, rel=1e-2)
+    assert found["intercept"] == pytest.approx(exact.intercept, abs=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -406,3 +428,10 @@ def test_an_averaged_phase_keeps_the_average_and_not_the_last_weights(url):
     kept = trained.bundle({"recipe": "toy"}).state
     assert_same(dict(kept), dict(trained.average.module.state_dict()))
     assert not torch.equal(kept["head.1.weight"], trained.model.state_dict()["head.1.weight"])
+
+
+def test_without_a_validation_set_of_both_classes_nothing_is_calibrated(url):
+    assert start(rings.phase(epochs=1), url).calibration() is None
+    held_out = rings.examples(20, seed=2)
+    alike = Examples(images=held_out.images, labels=torch.ones_like(held_out.labels))
+    assert start(rings.phase(epochs=1), url, validation=alike).calibration() is None

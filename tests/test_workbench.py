@@ -186,6 +186,9 @@ def test_a_bundle_says_where_it_comes_from(any_url, tables):
     assert (said["device"], said["workers"]) == ("cpu", 1)
     assert {"lensray", "python", "torch", "numpy", "ray"} <= set(said["versions"])
     assert said["command"] == bench.command
+    assert said["calibration"]["method"] == "platt"
+    assert said["calibration"]["n_lenses"] + said["calibration"]["n_non_lenses"] == 64
+    assert "after" in said["calibration"]["brier_score"]
 
 
 def test_a_surveys_identity_is_its_content(any_url, tables, tmp_path):

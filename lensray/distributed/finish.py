@@ -21,7 +21,7 @@ from lensray import catalogs, cutouts
 from lensray.bundle import Bundle
 from lensray.distributed import passes
 from lensray.distributed.ledger import Ledger
-from lensray.distributed.planning import ScanPlan, settings_of
+from lensray.distributed.planning import ScanPlan, calibration_of, settings_of
 from lensray.distributed.stages import read_slice
 from lensray.errors import LensRayError
 from lensray.inspection.report import ReportData, write_report
@@ -97,7 +97,7 @@ def finish(
     counts = first.truth.counts(extra=top["score"].to_numpy())
     for counted in passes.map_chunks(passes.second_pass, parts, ray.put(counts)):
         counts.merge(counted)
-    metrics = scan_metrics(first.truth, counts)
+    metrics = scan_metrics(first.truth, counts, lens_rate=plan.config.lens_rate)
     candidates = candidate_table(plan, top, first.top.origins(), counts)
     run = run_record(plan, bundle, first.statuses, ledger.sessions(), started, command)
     return write_outputs(plan, bundle, candidates, metrics, first.truth, run)
@@ -107,10 +107,14 @@ def finish(
 
 
 def candidate_table(plan: ScanPlan, top: pa.Table, origins: pa.Table, counts: TruthCounts) -> pa.Table:
-    """The candidates in their rank's order, with ordinality and the image as the survey stores it."""
+    """The candidates in their rank's order, with ordinality, the image as the survey stores it, and probability."""
     names = ["rank", "object_id", "ra", "dec", "score", *plan.columns[3:]]
     names += [name for name in top.column_names if name.startswith("score_")]
     table = catalogs.with_ordinality(top.select(names), counts.ordinality(top["score"].to_numpy()))
+    calibration = calibration_of(plan.config, plan.header)
+    if calibration is not None:
+        found = calibration.probabilities(top["score"].to_numpy(), plan.config.lens_rate)
+        table = catalogs.with_probability(table, found)
     metadata = cutouts.cutout_schema(plan.format).metadata
     return table.append_column("image", candidate_images(plan, origins)).replace_schema_metadata(metadata)
 

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +22,9 @@ from lensray.io import storage
 from lensray.reading import Formats, read_formats
 from lensray.survey_rows import TRUTH_COLUMNS
 
+if TYPE_CHECKING:
+    from lensray.metrics.probabilities import Calibration
+
 MIN_FRAGMENT_BYTES = 4 << 20
 # Ray splits blocks over 128 MiB; the rest is room for the other columns.
 MAX_FRAGMENT_BYTES = 96 << 20
@@ -29,7 +33,7 @@ FRAGMENTS_WANTED = 64
 
 POSITION_COLUMNS = ("object_id", "ra", "dec")
 # Names that a scan's own columns have.
-RESERVED_COLUMNS = ("score", "status", "rank", "ordinality", "image")
+RESERVED_COLUMNS = ("score", "status", "rank", "ordinality", "probability", "image")
 
 FRAGMENT_SCHEMA = pa.schema(
     [
@@ -72,6 +76,8 @@ class ScanConfig:
     """Scoring actors (default: one a GPU, or one a CPU core where there is no GPU)."""
     gpus_per_worker: float | None = None
     """GPUs an actor (default: 1 where the cluster has GPUs, else 0); 0.5 lets two share one."""
+    lens_rate: float = 1 / 30_000
+    """Lenses an object of the survey, for the expected numbers and the probabilities of a calibrated bundle."""
 
     def __post_init__(self) -> None:
         for name in ("cutouts", "output", "bundle"):
@@ -85,6 +91,10 @@ class ScanConfig:
             raise InputError(f"--workers is {self.workers}; it must be at least 1")
         if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
             raise InputError(f"--gpus-per-worker is {self.gpus_per_worker}; it must not be negative")
+        if not 0 < self.lens_rate < 1:
+            raise InputError(
+                f"--lens-rate is {self.lens_rate}; give lenses an object, between 0 and 1, such as 3e-5"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,6 +145,7 @@ def plan_scan(config: ScanConfig) -> ScanPlan:
     """
     header = bundles.read_header(config.bundle)
     _check_classes(config, header)
+    calibration_of(config, header)
     storage.check_outside(config.output, config.cutouts)
     footers = storage.read_footers(config.cutouts)
     metadata = [(entry.path, footer.metadata) for entry, footer in footers]
@@ -312,6 +323,25 @@ def _check_classes(config: ScanConfig, header: bundles.Header) -> None:
     unknown = [name for name in config.classes if name not in header.classes]
     if unknown:
         raise InputError(f"--classes names {unknown}, but the bundle's classes are {list(header.classes)}")
+
+
+def calibration_of(config: ScanConfig, header: bundles.Header) -> "Calibration | None":
+    """The calibration that the bundle was given in training; None if it has none, or the score sums other classes.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    stored = header.provenance.get("calibration")
+    if not stored or set(config.classes or header.positive_classes) != set(header.positive_classes):
+        return None
+    from lensray.metrics.probabilities import Calibration  # here: it brings SciPy along
+
+    try:
+        return Calibration.from_json(stored)
+    except ValueError as error:
+        raise InputError(f"the calibration of the bundle {config.bundle} is damaged: {error}") from None
 
 
 def _check_fit(config: ScanConfig, inputs: bundles.Inputs | bundles.FurtherImages, fmt: CutoutFormat) -> None:

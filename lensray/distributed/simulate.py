@@ -6,8 +6,9 @@ simulation is taken up by the same words, and two surveys of one seed are one su
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -47,30 +48,41 @@ def simulate_survey(config: SimulateConfig) -> str:
     plan = None if config.onto is None else _injection(config)
     parts = plan_parts(config) if plan is None else _injection_parts(config, plan)
     connect()
-    if config.device == "cuda" and not ray.cluster_resources().get("GPU"):
-        raise InputError("--device cuda, but the cluster has no GPU; leave --device away to render on CPUs")
+    check_device(config.device)
     claim_folder(config)
     if plan is not None:
         storage.write_bytes(storage.join(config.output, INJECTION), json.dumps(plan).encode())
     missing = [part for part in parts if not storage.exists(part_url(config, part["part"]))]
     done = config.count - sum(part["rows"] for part in missing)
     with Progress("simulate", total=config.count, done=done, unit="cutouts") as bar:
-        if missing:
-            configure_ray_data()
-            written = ray.data.from_items(missing, override_num_blocks=len(missing)).map_batches(
-                SimulatePart(config) if plan is None else InjectPart(config),
-                batch_size=1,
-                batch_format="pyarrow",
-                num_cpus=1,
-                num_gpus=1 if config.device == "cuda" else 0,
-                runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
-                compute=ray.data.TaskPoolStrategy(
-                    size=None if config.device == "cuda" else min(_workers(), len(missing))
-                ),
-            )
-            for batch in written.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                bar.advance(sum(cast(pa.Table, batch)["rows"].to_pylist()))
+        make_parts(missing, SimulatePart(config) if plan is None else InjectPart(config), config.device, bar)
     return config.output
+
+
+def make_parts(
+    missing: list[dict], stage: Callable[[pa.Table], pa.Table], device: str, bar: Progress
+) -> None:
+    """Call a stage on Ray for each part that is missing; it returns how many ``rows`` it wrote."""
+    if not missing:
+        return
+    configure_ray_data()
+    written = ray.data.from_items(missing, override_num_blocks=len(missing)).map_batches(
+        cast(Any, stage),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=1,
+        num_gpus=1 if device == "cuda" else 0,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+        compute=ray.data.TaskPoolStrategy(size=None if device == "cuda" else min(_workers(), len(missing))),
+    )
+    for batch in written.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        bar.advance(sum(cast(pa.Table, batch)["rows"].to_pylist()))
+
+
+def check_device(device: str) -> None:
+    """Raise InputError if there is no such device to render on; Ray must be there."""
+    if device == "cuda" and not ray.cluster_resources().get("GPU"):
+        raise InputError("--device cuda, but the cluster has no GPU; leave --device away to render on CPUs")
 
 
 def _injection(config: SimulateConfig) -> dict:
@@ -149,7 +161,7 @@ class SimulatePart:
             dtype=self.config.dtype,
             device=self.config.device,
         )
-        return _write(self.config, part, table)
+        return write_part(part_url(self.config, part["part"]), part, table)
 
 
 class InjectPart:
@@ -172,13 +184,13 @@ class InjectPart:
             )
             for place in json.loads(part["places"])
         ]
-        return _write(self.config, part, pa.concat_tables(tables))
+        return write_part(part_url(self.config, part["part"]), part, pa.concat_tables(tables))
 
 
-def _write(config: SimulateConfig, part: dict, table: pa.Table) -> pa.Table:
+def write_part(url: str, part: dict, table: pa.Table) -> pa.Table:
     """Write a part; returns its number and rows."""
     row_bytes = table.nbytes // table.num_rows
-    with storage.atomic_output(part_url(config, part["part"])) as file:
+    with storage.atomic_output(url) as file:
         pq.write_table(
             table,
             file,

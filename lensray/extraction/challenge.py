@@ -1,17 +1,14 @@
 """The Bologna lens finding challenges as cutout surveys (Metcalf et al. 2019, A&A 625, A119).
 
 A challenge is published as a folder of FITS files a band (``EUC_VIS/imageEUC_VIS-100000.fits``,
-``Band1/imageSDSS_R-100000.fits``), an object's number at the end of each name, and a table of the truth as CSV. In the
-first challenge the table has the column ``is_lens``; in the second a lens is what has a source with an image
-(``n_source_im > 0``), magnified by more than 1.6 (``mag_eff``), on more than 20 pixels (``n_pix_source``).
+``Band1/imageSDSS_R-100000.fits``), an object's number at the end of each name, and a table of the truth as CSV
+(`lensray.truth_table`).
 
 Bands of one image size make one column of the survey: the largest images ``image``, those of the other
 instrument ``image_nisp``. Masked pixels, which have the value 100, become NaN. Copies of one band in another (one
 non-lens of the first challenge) are found when the survey is read (`lensray.pixels`).
 """
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,10 +23,10 @@ from lensray.errors import InputError
 from lensray.io import storage
 from lensray.io.fits import read_planes
 from lensray.pixels import MASK_VALUE
+from lensray.truth_table import ids_of_kind, read_truth_table
 
 PIXEL_SCALES_ARCSEC = {"VIS": 0.1, "Y": 0.3, "J": 0.3, "H": 0.3, "U": 0.2, "G": 0.2, "R": 0.2, "I": 0.2}
 """Pixel scales of the challenges' bands: Euclid's VIS and NISP, and the ground-based images of KiDS."""
-TRUTH_2 = ("n_source_im", "mag_eff", "n_pix_source")
 ROWS_AT_ONCE = 128
 _NAME = re.compile(r"image(?:[A-Za-z]+_)?(?P<band>[A-Za-z]+)-(?P<number>\d+)\.fits(?:\.gz)?$")
 
@@ -84,35 +81,17 @@ def open_challenge(folder: str, truth: str) -> Challenge:
 
 
 def read_truth(url: str) -> dict[int, bool]:
-    """Which objects are lenses, by the challenge's CSV table (see the module).
+    """Which objects are lenses, by the challenge's table; those of which it is not known are left out.
 
     Raises
     ------
     InputError
-        If its columns are neither those of the first challenge nor of the second, or a value is no number.
+        If its columns are neither those of the first challenge nor of the second, or a value is no truth.
     """
-    lines = [line for line in storage.read_bytes(url).decode().splitlines() if line.strip()]
-    start = next((i for i, line in enumerate(lines) if not line.lstrip().startswith("#")), 0)
-    # In some tables the header is itself a comment, the last one before the rows.
-    if start > 0 and re.match(r"\s*[-+.\d]", lines[start]):
-        start -= 1
-    rows = list(csv.reader(io.StringIO("\n".join(line.lstrip("# ") for line in lines[start:]))))
-    names = [name.strip().lower() for name in rows[0]] if rows else []
-    wanted = ("is_lens",) if "is_lens" in names else TRUTH_2
-    missing = [name for name in ("id", *wanted) if name not in names]
-    if missing:
-        raise InputError(
-            f"{url} lacks the column {', '.join(missing)}: the first challenge's table has ID and is_lens, the second's ID, "
-            f"{', '.join(TRUTH_2)}"
-        )
-    places = [names.index(name) for name in ("id", *wanted)]
-    try:
-        values = [[float(row[place]) for place in places] for row in rows[1:]]
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{url} holds a row that is not of numbers ({error})") from error
-    if wanted == ("is_lens",):
-        return {int(number): bool(value) for number, value in values}
-    return {int(n): images > 0 and mag > 1.6 and pixels > 20 for n, images, mag, pixels in values}
+    truth = read_truth_table(url)
+    numbers = ids_of_kind(truth.ids, pa.int64()).to_pylist()
+    known = zip(numbers, truth.is_lens.to_pylist(), strict=True)
+    return {number: lens for number, lens in known if number is not None and lens is not None}
 
 
 def _formats(folder: str, files: dict[int, dict[str, str]]) -> tuple[CutoutFormat, ...]:

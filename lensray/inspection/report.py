@@ -17,9 +17,9 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from lensray.catalogs import sexagesimal
-from lensray.inspection import figures, grid
+from lensray.inspection import figures, forecast_figures, grid
 from lensray.io import storage
-from lensray.metrics.scan_metrics import ScanMetrics
+from lensray.metrics.scan_metrics import LENS_RATE, ScanMetrics
 from lensray.metrics.truth import ScoreHistogram
 
 if TYPE_CHECKING:
@@ -114,9 +114,12 @@ def render(data: ReportData, drawn: Mapping[str, ReportFigure]) -> str:
         bundle=data.run.get("bundle") or {},
         metrics=data.metrics,
         metric_rows=_metric_rows(data.metrics),
+        forecast_rows=_forecast_rows(data.metrics),
         figures=drawn,
         normalized=data.bundle is not None,
         candidates=_candidate_rows(data.candidates),
+        lens_rate=(data.run.get("settings") or {}).get("lens_rate") or LENS_RATE,
+        calibrated="probability" in data.candidates.column_names,
         candidate_count=data.candidates.num_rows,
         command=command_text(data.run.get("command", "")),
     )
@@ -181,6 +184,23 @@ def _roc_figure(data: ReportData) -> Drawn:
     return figures.roc_figure(data.metrics.roc, data.metrics.values), alt
 
 
+def _forecast_figure(data: ReportData) -> Drawn:
+    if data.metrics is None or data.metrics.forecast is None:
+        return None
+    forecast = data.metrics.forecast
+    return forecast_figures.forecast_figure(forecast), (
+        f"Expected completeness and purity against the number of images inspected, for {forecast.objects:,} objects with "
+        f"one lens in {1 / forecast.lens_rate:,.0f}"
+    )
+
+
+def _reliability_figure(data: ReportData) -> Drawn:
+    if data.metrics is None or data.metrics.calibration is None:
+        return None
+    figure = forecast_figures.reliability_figure(data.metrics.calibration, data.metrics.lens_rate)
+    return figure, "Reliability diagram: share of lenses against score, before and after calibration"
+
+
 def _score_figure(data: ReportData) -> Drawn:
     if not data.histogram.all.sum():
         return None
@@ -231,6 +251,8 @@ _FIGURES: Mapping[str, Callable[[ReportData], Drawn]] = {
     "candidates": _candidates_figure,
     "rank_curve": _rank_curve_figure,
     "roc": _roc_figure,
+    "forecast": _forecast_figure,
+    "reliability": _reliability_figure,
     "scores": _score_figure,
     "pixels": _pixel_figure,
     "invalid": _status_figure,
@@ -251,6 +273,28 @@ def _metric_rows(metrics: ScanMetrics | None) -> list[tuple[str, str, str]]:
     return [row for row in rows if not (row[0].endswith("without a score") and row[1] == "0")]
 
 
+def _forecast_rows(metrics: ScanMetrics | None) -> list[tuple[str, str, str, str]]:
+    """Images, lenses, completeness and purity at the depths of the table, each with its interval."""
+    if metrics is None or metrics.forecast is None:
+        return []
+    return [
+        (
+            f"{row['images']:,}",
+            _with_interval(row, "expected_lenses", "{:.3g}"),
+            _with_interval(row, "completeness", "{:.1%}"),
+            _with_interval(row, "purity", "{:.2g}%", 100),
+        )
+        for row in metrics.forecast.rows(metrics.depths)
+    ]
+
+
+def _with_interval(row: Mapping[str, Any], name: str, form: str, factor: float = 1) -> str:
+    if row[name] is None:
+        return "not measurable"
+    value, low, high = (form.format(factor * row[key]) for key in (name, f"{name}_low", f"{name}_high"))
+    return f"{value} ({low} to {high})"
+
+
 def _candidate_rows(candidates: pa.Table) -> list[dict[str, Any]]:
     """The first rows of the table of candidates, ready to be shown."""
     simple = [field.name for field in candidates.schema if field.name != "image"]
@@ -265,6 +309,7 @@ def _candidate_rows(candidates: pa.Table) -> list[dict[str, Any]]:
             "dec": "" if np.isnan(dec) else f"{dec:+.6f}",
             "sexagesimal": f"{ra_text} {dec_text}".strip(),
             "score": f"{row['score']:.5f}",
+            "probability": f"{row['probability']:.3g}" if row.get("probability") is not None else "",
             "truth": grid.truth_of(row),
         }
         for row, ra, dec, ra_text, dec_text in zip(rows, *positions, *texts, strict=True)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lensray.metrics.counts import ClassCounts
+
 REPEATS = 200
 
 Metric = Callable[[NDArray[np.float64], NDArray[np.bool_]], float]
@@ -71,3 +73,40 @@ def standard_error_of_difference(
             ]
         )
     )
+
+
+def resampled_counts(counts: ClassCounts, repeats: int = REPEATS, seed: int = 0) -> Iterator[ClassCounts]:
+    """Counts of each drawn sample, without ranking every one anew.
+
+    Parameters
+    ----------
+    counts : ClassCounts
+        Of the whole sample.
+    repeats, seed : int
+        Samples drawn, and the seed of the draws.
+
+    Notes
+    -----
+    Rows of equal score, and non-lenses between the same two lenses, are the same to every metric. So what is drawn is the
+    place of a row among the lenses' scores, and a sample of 100,000 takes milliseconds, not the tens that sorting needs.
+    """
+    lens_places = np.repeat(np.arange(len(counts.thresholds)), counts.positives)
+    # Place 2i + 1 is at threshold i, the even ones are in between.
+    bins = np.zeros(2 * len(counts.thresholds) + 1, np.int64)
+    bins[1::2] = counts.negatives
+    above = counts.negatives_greater
+    bins[::2] = np.append(counts.n_negatives, above) - np.append(above + counts.negatives, 0)
+    places = np.repeat(np.arange(len(bins)), bins)
+    generator = np.random.default_rng(seed)
+    for _ in range(repeats):
+        lenses, others = (
+            drawn[generator.integers(0, len(drawn), len(drawn))] for drawn in (lens_places, places)
+        )
+        drawn_bins = np.bincount(others, minlength=len(bins))
+        yield ClassCounts(
+            thresholds=counts.thresholds,
+            positives=np.bincount(lenses, minlength=len(counts.thresholds)),
+            negatives=drawn_bins[1::2],
+            negatives_greater=(counts.n_negatives - np.cumsum(drawn_bins))[1::2],
+            n_negatives=counts.n_negatives,
+        )

@@ -2,7 +2,8 @@
 
 Ranking performance and efficiency are measured on tracers where there are any, else on lenses by label. AUROC,
 TPR0, TPR10 and what depends on a threshold are measured on labels where both classes occur, else on tracers
-against all cutouts that are neither tracer nor labelled a lens. Every number says on what it was measured.
+against all cutouts that are neither tracer nor labelled a lens. Calibration goes by the same classes as AUROC; the
+forecast of an inspection by tracers where there are any, else by labels. Every number says on what it was measured.
 """
 
 import math
@@ -10,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from lensray.metrics.classification import (
     ConfusionMatrix,
@@ -20,6 +22,7 @@ from lensray.metrics.classification import (
     tpr_before,
 )
 from lensray.metrics.counts import ClassCounts, RankCounts
+from lensray.metrics.forecast import Forecast, forecast_of_labels, forecast_of_tracers, spread_depths
 from lensray.metrics.ranking import (
     RankCurve,
     efficiency,
@@ -28,9 +31,12 @@ from lensray.metrics.ranking import (
     ranks_of,
     recovered_of,
 )
+from lensray.metrics.scan_calibration import ScanCalibration, scan_calibration
 from lensray.metrics.truth import THRESHOLD, TruthCounts, TruthScores
 
 INSPECTION_DEPTHS = (100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+LENS_RATE = 1 / 30_000
+"""Lenses an object of a survey, if nothing better is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,14 +51,30 @@ class ScanMetrics:
     """Tracer rank curve; None if no tracer or lens has a score."""
     roc: RocCurve | None
     """ROC; None if one of the classes is empty."""
+    calibration: ScanCalibration | None = None
+    """What the scores say as probabilities; None if one of the classes is empty."""
+    forecast: Forecast | None = None
+    """What an inspection brings; None if nothing tells."""
+    depths: Sequence[int] = INSPECTION_DEPTHS
+    """Depths of the forecast that are written down."""
+    lens_rate: float = LENS_RATE
+    """Share of lenses among the survey's objects, as supposed."""
 
     def to_json(self) -> dict[str, Any]:
-        """The content of ``metrics.json``: the values, and ``measured_on``."""
-        return {**self.values, "measured_on": dict(self.measured_on)}
+        """The content of ``metrics.json``: the values, calibration and forecast, and ``measured_on``."""
+        return {
+            **self.values,
+            "calibration": self.calibration.to_json() if self.calibration else None,
+            "forecast": self.forecast.to_json(self.depths) if self.forecast else None,
+            "measured_on": dict(self.measured_on),
+        }
 
 
 def scan_metrics(
-    truth: TruthScores, counts: TruthCounts, depths: Sequence[int] = INSPECTION_DEPTHS
+    truth: TruthScores,
+    counts: TruthCounts,
+    depths: Sequence[int] = INSPECTION_DEPTHS,
+    lens_rate: float = LENS_RATE,
 ) -> ScanMetrics | None:
     """All metrics of a scan whose scores were passed over twice.
 
@@ -63,7 +85,9 @@ def scan_metrics(
     counts : TruthCounts
         From the second, over the same rows.
     depths : sequence of int
-        Inspection depths of ``tracers_in_top``; those beyond the number of scored cutouts are left out.
+        Inspection depths of ``tracers_in_top`` and the forecast; those beyond the number of scored cutouts are left out.
+    lens_rate : float
+        Share of lenses among the survey's objects, in (0, 1), for the forecast.
 
     Returns
     -------
@@ -85,7 +109,16 @@ def scan_metrics(
     values, measured_on = _numbers(truth)
     rank_curve = _measure_ranking(truth, counts, depths, values, measured_on)
     roc = _measure_classes(truth, counts, values, measured_on)
-    return ScanMetrics(values=values, measured_on=measured_on, rank_curve=rank_curve, roc=roc)
+    return ScanMetrics(
+        values=values,
+        measured_on=measured_on,
+        rank_curve=rank_curve,
+        roc=roc,
+        calibration=_measure_calibration(truth, counts, measured_on),
+        forecast=_measure_forecast(truth, counts, depths, lens_rate, measured_on),
+        depths=depths,
+        lens_rate=lens_rate,
+    )
 
 
 def _numbers(truth: TruthScores) -> tuple[dict[str, Any], dict[str, str]]:
@@ -167,6 +200,59 @@ def _measure_classes(
     measured_on.update(dict.fromkeys(("auroc", "tpr0", "tpr10"), sentence))
     _measure_at_threshold(_matrix_at(THRESHOLD, positives, negatives), sentence, values, measured_on)
     return roc
+
+
+def _measure_calibration(
+    truth: TruthScores, counts: TruthCounts, measured_on: dict[str, str]
+) -> ScanCalibration | None:
+    """The calibration on the classes of AUROC, of whose sentence it takes over."""
+    measured_on["calibration"] = measured_on["auroc"]
+    if len(truth.lenses) and truth.n_non_lenses:
+        return scan_calibration(truth.labelled, ClassCounts.from_counts(truth.lenses, counts.non_lenses))
+    if len(truth.tracers) and counts.rest.n:
+        return scan_calibration(truth.planted, ClassCounts.from_counts(truth.tracers, counts.rest))
+    return None
+
+
+def _measure_forecast(
+    truth: TruthScores,
+    counts: TruthCounts,
+    depths: Sequence[int],
+    lens_rate: float,
+    measured_on: dict[str, str],
+) -> Forecast | None:
+    """The forecast for the survey that was scanned, without its tracers."""
+    by_tracers, labelled = len(truth.tracers) > 0, len(truth.lenses) > 0 and truth.n_non_lenses > 0
+    objects = counts.rest.n if by_tracers else truth.n_scored
+    if by_tracers and objects:
+        name, others = "tracers (is_tracer) among", f"{objects:,} scored cutouts that are no known lenses"
+        made = forecast_of_tracers(
+            ClassCounts.from_counts(truth.tracers, counts.rest),
+            lens_rate=lens_rate,
+            images=_grid(depths, objects),
+        )
+    elif labelled and not by_tracers:
+        name, others = "lenses (label true) and", f"{truth.n_non_lenses:,} non-lenses (label false)"
+        made = forecast_of_labels(
+            ClassCounts.from_counts(truth.lenses, counts.non_lenses),
+            lens_rate=lens_rate,
+            objects=objects,
+            images=_grid(depths, objects),
+        )
+    else:
+        measured_on["forecast"] = "not measurable: it takes tracers, or labelled lenses and non-lenses"
+        return None
+    measured_on["forecast"] = (
+        f"{made.n_lenses:,} {name} {others}, for a survey of {objects:,} objects with one lens in "
+        f"{1 / lens_rate:,.0f}"
+    )
+    return made
+
+
+def _grid(depths: Sequence[int], objects: int) -> NDArray[np.int64]:
+    """The depths that the survey has, among others for a curve."""
+    within = [depth for depth in depths if depth <= objects]
+    return np.union1d(spread_depths(objects), np.asarray(within, np.int64))
 
 
 def _measure_at_threshold(

@@ -1,6 +1,6 @@
 """Passing twice over a scan's scores: what the metrics need of them, in bounded memory.
 
-The first pass (`TruthScores`) collects the scores of the known lenses and a histogram of all; the second
+The first pass (`TruthScores`) collects the scores of the known lenses and histograms of all; the second
 (`TruthCounts`) counts how many cutouts of each kind lie above each of them. Both take fragments in any order
 and can be merged, so the passes run on as many machines as there are; memory is proportional to the number of
 known lenses. `lensray.metrics.scan_metrics` makes the metrics of them.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lensray.metrics.calibration import LogOddsCounts
 from lensray.metrics.counts import RankCounts
 
 THRESHOLD = 0.5
@@ -49,7 +50,7 @@ class ScoreHistogram:
 
 
 class TruthScores:
-    """First pass: the scores of the known lenses, counts of each kind, and the score histogram."""
+    """First pass: the scores of the known lenses, counts of each kind, and histograms of the scores."""
 
     def __init__(self) -> None:
         self.n_scored = 0
@@ -58,6 +59,10 @@ class TruthScores:
         self.n_non_lenses = 0
         self.n_non_lenses_unscored = 0
         self.histogram = ScoreHistogram()
+        self.labelled = LogOddsCounts()
+        """Log odds of lenses and non-lenses by label."""
+        self.planted = LogOddsCounts()
+        """Log odds of tracers and of what is neither tracer nor lens by label."""
         self._tracers: list[NDArray[np.float64]] = []
         self._lenses: list[NDArray[np.float64]] = []
 
@@ -82,12 +87,15 @@ class TruthScores:
         self.n_lenses_unscored += int((~scored & lens).sum())
         self.n_non_lenses_unscored += int((~scored & non_lens).sum())
         self.histogram.add(scores[scored], (tracer | lens)[scored])
+        self.labelled.add(scores[scored], lens[scored], non_lens[scored])
+        self.planted.add(scores[scored], tracer[scored], ~(tracer | lens)[scored])
 
     def merge(self, other: "TruthScores") -> None:
         """Add what another process took of other fragments."""
         self._tracers += other._tracers
         self._lenses += other._lenses
-        self.histogram.merge(other.histogram)
+        for name in ("histogram", "labelled", "planted"):
+            getattr(self, name).merge(getattr(other, name))
         for name in (
             "n_scored",
             "n_tracers_unscored",

@@ -147,10 +147,10 @@ _MEASURED = ("x", "y", "i_mag", "half_light_radius", "axis_ratio", "angle")
 
 def magnitude_band(bands: Sequence[str]) -> str:
     """The band whose magnitude is nearest to that in i, of which an Einstein radius is guessed."""
-    return min(bands, key=lambda band: abs(_red_offset(band)))
+    return min(bands, key=lambda band: abs(red_offset(band)))
 
 
-def _red_offset(band: str) -> float:
+def red_offset(band: str) -> float:
     """Magnitude in a band less that in i, of a red galaxy."""
     g, r, _ = BAND_WEIGHTS[band]
     return g * (EARLY_G_R + EARLY_R_I) + r * EARLY_R_I
@@ -272,7 +272,7 @@ class _Galaxy:
         band = magnitude_band(self.survey.bands)
         k = self.survey.bands.index(band)
         measured = self.survey.zero_point_mag[k] - 2.5 * np.log10(max(self.flux[k], 1e-12))
-        return float((measured if np.isnan(catalogued) else catalogued) - _red_offset(band))
+        return float((measured if np.isnan(catalogued) else catalogued) - red_offset(band))
 
     def _shape(self) -> tuple[float, float]:
         """Axis ratio and angle of the second moments, less those of the PSF and of the smoothing."""

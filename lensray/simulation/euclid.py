@@ -101,7 +101,7 @@ def _simulate_batch(
     clean, lensing = render(first, EUCLID, VIS_SIZE, torch.device(device))
     vis = observe(clean, vis_noise, first, EUCLID)
     second = _bands_of(scene, both, EUCLID_NISP)
-    clean, _ = render(second, EUCLID_NISP, NISP_SIZE, torch.device(device), lensing["source_mag"])
+    clean, _ = render(second, EUCLID_NISP, NISP_SIZE, torch.device(device), source_mag=lensing["source_mag"])
     nisp = observe(clean, nisp_noise, second, EUCLID_NISP)
     parameters = {name: values.astype(np.float32) for name, values in {**scene.parameters, **lensing}.items()}
     return SimulatedPair(vis=vis, nisp=nisp, kind=scene.kind, parameters=parameters)

@@ -136,7 +136,7 @@ def noise_sigma(images: Tensor, sky_sigma: Tensor, gain: Tensor) -> Tensor:
     """Standard deviation of each pixel: ``sqrt(sky_sigma² + flux / gain)``, shot and background noise together.
 
     Two independent Gaussian draws are one draw of the summed variance, so one normal deviate a pixel is enough.
-    `sky_sigma` and `gain` have shape (bands,).
+    `sky_sigma` and `gain` have shape (bands,) or (N, bands).
     """
-    variance = (sky_sigma**2).reshape(-1, 1, 1) + images.clamp(min=0.0) / gain.reshape(-1, 1, 1)
+    variance = (sky_sigma**2)[..., None, None] + images.clamp(min=0.0) / gain[..., None, None]
     return variance.sqrt_()

@@ -62,9 +62,14 @@ def inject_table(
     measured: Hosts,
     *,
     seed: int,
+    einstein_radius: NDArray[np.float64] | None = None,
+    arc_mag: NDArray[np.float64] | None = None,
     device: str = "cpu",
 ) -> Injected:
-    """Paint an arc on each plausible deflector of a table, as `measure_table` has it (arguments: `injected_table`)."""
+    """Paint an arc on each plausible deflector of a table, as `measure_table` has it.
+
+    Arguments as of `injected_table`; an Einstein radius and an arc's magnitude are drawn if they are not given.
+    """
     images, _ = cutouts.images_of(table, hosts.format)
     return inject(
         images,
@@ -73,6 +78,8 @@ def inject_table(
         indices=_indices(table["object_id"].to_pylist(), arcs),
         hosts=measured,
         psf_fwhm_arcsec=_psf_fwhm(table, hosts),
+        einstein_radius=einstein_radius,
+        arc_mag=arc_mag,
         device=device,
     )
 

@@ -65,6 +65,8 @@ def inject(
     indices: NDArray[np.int64],
     hosts: Hosts | None = None,
     psf_fwhm_arcsec: NDArray | None = None,
+    einstein_radius: NDArray[np.float64] | None = None,
+    arc_mag: NDArray[np.float64] | None = None,
     device: str | torch.device = "cpu",
 ) -> Injected:
     """Paint a simulated arc on each galaxy that could be a lens.
@@ -84,6 +86,10 @@ def inject(
         What `measure_hosts` says of the images, which is measured if not given.
     psf_fwhm_arcsec : ndarray, shape (N, bands), optional
         Width of each image's PSF; by default the survey's.
+    einstein_radius : ndarray, shape (N,), optional
+        Arcsec; by default drawn to suit the galaxy's brightness.
+    arc_mag : ndarray, shape (N,), optional
+        AB magnitude of the arc in the first band; by default the arc is bright enough to be seen.
     device : str or torch.device
         Where to render.
 
@@ -109,12 +115,19 @@ def inject(
     hosts = measure_hosts(images, survey) if hosts is None else hosts
     if psf_fwhm_arcsec is None:
         psf_fwhm_arcsec = np.broadcast_to(survey.psf_fwhm_arcsec, images.shape[:2])
+    wanted = {"einstein_radius": einstein_radius, "arc_mag": arc_mag}
     painted, parameters = images.copy(), {}
     rows = np.flatnonzero(hosts.plausible)
     for start in range(0, len(rows), MICRO_BATCH):
         part = rows[start : start + MICRO_BATCH]
         arcs, drawn = _arcs(
-            images[part], survey, seed, indices[part], _of(hosts, part), psf_fwhm_arcsec[part], device
+            images[part],
+            survey,
+            _random_numbers(indices[part], seed, images.shape[1:]),
+            _of(hosts, part),
+            psf_fwhm_arcsec[part],
+            {name: values[part] for name, values in wanted.items() if values is not None},
+            device,
         )
         limit = np.finfo(images.dtype).max
         painted[part] = np.clip(images[part] + arcs, -limit, limit).astype(images.dtype)
@@ -132,21 +145,32 @@ def _of(hosts: Hosts, rows: NDArray[np.int64]) -> dict[str, NDArray]:
 def _arcs(
     images: NDArray,
     survey: Survey,
-    seed: int,
-    indices: NDArray[np.int64],
+    random_numbers: tuple[NDArray[np.float64], Tensor],
     hosts: dict[str, NDArray],
     fwhm: NDArray,
+    wanted: dict[str, NDArray[np.float64]],
     device: str | torch.device,
 ) -> tuple[NDArray[np.float32], dict[str, NDArray]]:
-    """Arcs (N, bands, H, W) with their photon noise, and their parameters."""
+    """Arcs (N, bands, H, W) with their photon noise, and their parameters; those in `wanted` are given."""
     shape = images.shape[2:]
-    uniforms, noise = _random_numbers(indices, seed, images.shape[1:])
+    uniforms, noise = random_numbers
     builder = SceneBuilder(survey, min(shape), len(images))
     main = {"i": hosts["i_mag"], "axis_ratio": hosts["axis_ratio"], "angle": hosts["angle"]}
-    systems = lensing(builder, np.arange(len(images)), Draws(uniforms), main, hosts["x"], hosts["y"])
+    systems = lensing(
+        builder,
+        np.arange(len(images)),
+        Draws(uniforms),
+        main,
+        hosts["x"],
+        hosts["y"],
+        wanted.get("einstein_radius"),
+    )
     unit, magnification = arc_images(systems, _psf_transforms(survey, fwhm, shape, device), shape, survey)
     unit_snr = _signal_to_noise(unit, images, survey, hosts)
-    mag = source_magnitudes(unit_snr, systems.mag_rank, INJECTED_SNR)
+    if "arc_mag" in wanted:
+        mag = wanted["arc_mag"] + 2.5 * np.log10(magnification)
+    else:
+        mag = source_magnitudes(unit_snr, systems.mag_rank, INJECTED_SNR)
     arcs = unit * as_tensor(10 ** (-0.4 * mag), unit.device)[:, None, None, None]
     gain = torch.tensor(survey.gain).to(arcs)[:, None, None]
     arcs += (arcs.clamp(min=0) / gain).sqrt() * noise.to(arcs.device)

@@ -166,6 +166,46 @@ def plan_injection(
     return InjectionPlan(places=places, statuses=dict(judged.most_common()), brightness_auroc=drawn.auroc)
 
 
+def find_hosts(
+    hosts: HostSurvey, wanted: int, *, seed: int, faintest_i: float = FAINTEST_I
+) -> tuple[list[Place], dict[str, int]]:
+    """Plausible deflectors of a survey, in random order of its row groups.
+
+    Parameters
+    ----------
+    hosts : HostSurvey
+    wanted : int
+        As many are looked for, among a random part of the survey that should hold them.
+    seed : int
+    faintest_i : float
+        Faintest deflector, as an i magnitude.
+
+    Returns
+    -------
+    places, statuses
+        Where they are, and how many of the galaxies that were judged have each `HostStatus`.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    places = choose_rows(hosts.url, round(wanted / HOST_YIELD), seed=seed, share=WHOLE)
+    pool = _look_at(hosts, places, wanted, seed, faintest_i)
+    judged = Counter(str(status) for status in pool.status if status)
+    plausible = np.flatnonzero(pool.status == HostStatus.PLAUSIBLE)
+    _check_hosts(hosts, len(plausible), 0, judged)
+    rows = pool.rows
+    chosen: dict[int, list[int]] = {}
+    for cutout in plausible.tolist():
+        chosen.setdefault(rows[cutout][0], []).append(rows[cutout][1])
+    found = [
+        Place(path=pool.places[k].path, row_group=pool.places[k].row_group, rows=tuple(here))
+        for k, here in chosen.items()
+    ]
+    return found, dict(judged.most_common())
+
+
 def _wanted(lenses: int) -> int:
     """Hosts that are looked for."""
     return min(PROPOSALS * lenses, MAX_HOSTS)

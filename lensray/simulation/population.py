@@ -78,16 +78,25 @@ def typical_log_einstein_radius(i: Floats) -> Floats:
     return np.log10(1.35) - 0.08 * (i - 19.5)
 
 
-def lensing(b: SceneBuilder, owner: Rows, d: Draws, main: dict[str, Floats], x: Floats, y: Floats) -> Systems:
+def lensing(
+    b: SceneBuilder,
+    owner: Rows,
+    d: Draws,
+    main: dict[str, Floats],
+    x: Floats,
+    y: Floats,
+    einstein_radius: Floats | None = None,
+) -> Systems:
     """A galaxy at (x, y) as deflector and a blue source inside 0.55 Einstein radii.
 
     Of the galaxy `main`, the magnitude ``i``, the ``axis_ratio`` and the ``angle`` count. The Einstein radius
-    follows its brightness loosely (0.13 dex of scatter). A source at ``beta`` behind an isothermal sphere has
-    two images and the magnification ``2 theta_E / beta``, here at least 3.6.
+    follows its brightness loosely (0.13 dex of scatter) if it is not given. A source at ``beta`` behind an isothermal
+    sphere has two images and the magnification ``2 theta_E / beta``, here at least 3.6.
     """
     typical = typical_log_einstein_radius(main["i"])
     low, high = np.log10(b.reach.einstein_low), np.log10(b.reach.einstein_high)
-    radius = 10 ** d.normal(typical, 0.13, low, high)
+    drawn = 10 ** d.normal(typical, 0.13, low, high)
+    radius = drawn if einstein_radius is None else einstein_radius
     q = np.clip(main["axis_ratio"] + d.normal(0.0, 0.07), 0.5, 0.98)
     angle = main["angle"] + d.normal(0.0, 0.15)
     gamma, direction = 0.035 * np.sqrt(-2 * np.log1p(-0.97 * d.unit())), d.angle()
@@ -111,6 +120,18 @@ def lensing(b: SceneBuilder, owner: Rows, d: Draws, main: dict[str, Floats], x: 
     )
 
 
+def places(survey: Survey, d: Draws) -> tuple[Floats, Floats]:
+    """Where the main object lies, arcsec from the middle: detections are centred to a pixel or two."""
+    shift = 1.5 * survey.pixel_scale_arcsec
+    return d.uniform(-shift, shift), d.uniform(-shift, shift)
+
+
+def seeing_of(width: Floats) -> NDArray[np.int64]:
+    """Index into `SEEING` of the width that is nearest, in dex, to a PSF width over the survey's median."""
+    dex = np.log10(SEEING)
+    return np.rint((np.log10(width) - dex[0]) / (dex[1] - dex[0])).astype(np.int64)
+
+
 def draw_scene(survey: Survey, size: int, is_lens: NDArray[np.bool_], uniforms: Floats) -> Scene:
     """Turn uniform numbers into a sky.
 
@@ -129,10 +150,8 @@ def draw_scene(survey: Survey, size: int, is_lens: NDArray[np.bool_], uniforms: 
     builder = SceneBuilder(survey, size, len(is_lens))
     names = np.array([*MIXTURE, "lens"])
     kind = names[np.where(is_lens, len(MIXTURE), common.choice(list(MIXTURE.values())))]
-    shift = 1.5 * survey.pixel_scale_arcsec
-    x, y = common.uniform(-shift, shift), common.uniform(-shift, shift)
-    dex = np.log10(SEEING)
-    seeing = np.rint((common.normal(0.0, SEEING_SCATTER, dex[0], dex[-1]) - dex[0]) / (dex[1] - dex[0]))
+    x, y = places(survey, common)
+    seeing = seeing_of(10 ** common.normal(0.0, SEEING_SCATTER, *np.log10(SEEING)[[0, -1]]))
     neighbours(builder, common)
     made = {}
     draw = {
@@ -148,6 +167,6 @@ def draw_scene(survey: Survey, size: int, is_lens: NDArray[np.bool_], uniforms: 
         systems=made["lens"],
         stars=made["star"],
         artefacts=made["artefact"],
-        seeing=seeing.astype(np.int64),
+        seeing=seeing,
         parameters=builder.parameters,
     )

@@ -45,12 +45,15 @@ def render(
     survey: Survey,
     size: int,
     device: torch.device,
+    *,
     source_mag: NDArray[np.float64] | None = None,
+    arc_mag: NDArray[np.float64] | None = None,
 ) -> tuple[Tensor, dict[str, NDArray[np.float64]]]:
     """Images without noise (N, bands, size, size), and what was measured on the arcs.
 
     Sources have the magnitudes `source_mag`, shape (N,), NaN where there is none, if they are given (another
-    instrument sees the same sources); else each is bright enough for its arc to be seen.
+    instrument sees the same sources), or those that give their arcs `arc_mag`; else each is bright enough for its arc to
+    be seen.
     """
     margin, pixel = margin_pixels(survey, size), survey.pixel_scale_arcsec
     frame = Grid(height=size + 2 * margin, width=size + 2 * margin, pixel_scale=pixel)
@@ -59,7 +62,7 @@ def render(
         _add_light(light, table, frame, survey)
     transforms = _psf_transforms(survey, size, device)[torch.from_numpy(scene.seeing).to(device)]
     images = _blur(light, transforms, margin)
-    lensing = _add_arcs(images, scene.systems, transforms, survey, source_mag)
+    lensing = _add_arcs(images, scene.systems, transforms, survey, source_mag, arc_mag)
     _add_stars(images, scene, survey)
     return images, lensing
 
@@ -109,6 +112,7 @@ def _add_arcs(
     transforms: Tensor,
     survey: Survey,
     source_mag: NDArray[np.float64] | None,
+    arc_mag: NDArray[np.float64] | None,
 ) -> dict[str, NDArray[np.float64]]:
     """Add the lensed sources to the images of everything else, each bright enough to be seen there."""
     names = ("source_mag", "magnification", "arc_mag", "arc_snr")
@@ -118,10 +122,15 @@ def _add_arcs(
     owner = torch.from_numpy(systems.owner).to(images.device)
     arcs, magnification = arc_images(systems, transforms[owner], images.shape[-2:], survey)
     unit_snr = _signal_to_noise(arcs, images[owner], survey)
-    mag = source_magnitudes(unit_snr, systems.mag_rank) if source_mag is None else source_mag[systems.owner]
+    if source_mag is not None:
+        mag = source_mag[systems.owner]
+    elif arc_mag is not None:
+        mag = arc_mag[systems.owner] + 2.5 * np.log10(magnification)
+    else:
+        mag = source_magnitudes(unit_snr, systems.mag_rank)
     images[owner] += arcs * as_tensor(10 ** (-0.4 * mag), images.device)[:, None, None, None]
-    arc_mag, arc_snr = mag - 2.5 * np.log10(magnification), unit_snr * 10 ** (-0.4 * mag)
-    for name, values in zip(names, (mag, magnification, arc_mag, arc_snr), strict=True):
+    measured = (mag, magnification, mag - 2.5 * np.log10(magnification), unit_snr * 10 ** (-0.4 * mag))
+    for name, values in zip(names, measured, strict=True):
         found[name][systems.owner] = values
     return found
 

@@ -128,10 +128,18 @@ def random_numbers(indices: NDArray[np.int64], seed: int, shape: tuple[int, ...]
     return uniforms, noise
 
 
-def observe(clean: Tensor, noise: Tensor, scene: Scene, survey: Survey) -> Tensor:
-    """Add noise, then what the detector does."""
+def observe(
+    clean: Tensor,
+    noise: Tensor,
+    scene: Scene,
+    survey: Survey,
+    sky_factor: NDArray[np.float64] | None = None,
+) -> Tensor:
+    """Add noise, then what the detector does; `sky_factor` (N,) multiplies the survey's noise of the sky."""
     artefacts, size = scene.artefacts, clean.shape[-1]
     sky, gain, full = (torch.tensor(v).to(clean) for v in (survey.sky_sigma, survey.gain, survey.saturation))
+    if sky_factor is not None:
+        sky = sky * as_tensor(sky_factor, clean.device)[:, None]
     sigma = noise_sigma(clean, sky, gain)
     for row, owner in enumerate(artefacts.owner.tolist()):
         scale = contaminants.noise_scale(artefacts, row, size)

@@ -88,6 +88,9 @@ class AdversarialTrainer(Trainer):
         good = [self._is_good(row) for row in self.history]
         return any(good) and not good[-1]
 
+    def calibration(self) -> None:
+        """None: the critic's answer is no probability of a lens."""
+
     @property
     def best_epoch(self) -> int:
         """Place in the history of the last epoch that was diverse; of the last, while none was."""

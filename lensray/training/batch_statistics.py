@@ -58,6 +58,7 @@ def reestimate(bundle: Bundle, images: Tensor, batch_size: int = BATCH_SIZE) -> 
     parts = torch.tensor_split(images, -(-len(images) // batch_size))
     forget_and_observe(model, (bundle.normalization(part) for part in parts))
     provenance = {**bundle.provenance, "batch_statistics_of": f"{len(images)} images of the target survey"}
+    provenance.pop("calibration", None)  # of other scores
     return replace(adapted, state=model.state_dict(), provenance=provenance)
 
 

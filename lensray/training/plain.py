@@ -123,6 +123,7 @@ def train_phase(
         on_progress=on_progress,
     )
     history = trainer.run()
+    calibration = trainer.calibration()
     if team.rank == 0:
         best = history[trainer.best_epoch]
         left_out = {
@@ -135,6 +136,8 @@ def train_phase(
             "device": str(trainer.device),
             "workers": team.size,
         }
+        if calibration is not None:
+            measured["calibration"] = calibration
         storage.write_bytes(storage.join(job.folder, HISTORY), json.dumps(history, indent=1).encode())
         bundles.save(trainer.bundle({**job.provenance, **measured}), storage.join(job.folder, BUNDLE))
     return history

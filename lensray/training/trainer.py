@@ -5,6 +5,7 @@ checkpoint would have to keep: order, augmentation and dropout of an epoch follo
 epoch's number, so a training that was stopped ends with the weights of one that was not.
 """
 
+import copy
 import hashlib
 import math
 import time
@@ -22,6 +23,7 @@ from lensray import augmentation, bundle, models
 from lensray.bundle import Bundle
 from lensray.errors import InputError, LensRayError
 from lensray.metrics import classification, ranking
+from lensray.metrics.probabilities import calibrated
 from lensray.training import checkpoints, phases
 from lensray.training.checkpoints import Checkpoint
 from lensray.training.examples import Examples, to_float
@@ -285,6 +287,28 @@ class Trainer:
         if self.phase.keep == "last" or self.validation is None or not measured:
             return last
         return max(measured, key=lambda found: (found[1], found[0]))[0]
+
+    def calibration(self) -> dict[str, Any] | None:
+        """Platt's calibration of the best weights by the validation set; None where its classes or scores allow none.
+
+        Every worker of the team must ask for it.
+        """
+        if self.validation is None or self.phase.targets:
+            return None
+        model = copy.deepcopy(self.shown)
+        model.load_state_dict(self.best)
+        found = evaluate(
+            model,
+            self.validation.images,
+            self.validation.labels,
+            self.loss,
+            normalization=to_float,
+            team=self.team,
+        )
+        scores, is_lens = self._scores(found.logits), self.validation.labels.numpy() == 1
+        if not np.isfinite(scores).all() or is_lens.all() or not is_lens.any():
+            return None
+        return calibrated(np.clip(scores, 0, 1), is_lens, seed=self.phase.seed)
 
     def bundle(self, provenance: dict[str, Any]) -> Bundle:
         """The best weights with all that a scan needs."""

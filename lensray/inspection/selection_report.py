@@ -1,0 +1,207 @@
+"""The report of a selection function: ``report.html`` with its figures, ``cells.parquet``, ``run.json``."""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+
+from lensray.inspection import figures
+from lensray.inspection.report import ReportFigure, command_text, page_template
+from lensray.inspection.selection_figures import (
+    agreement_figure,
+    cuts_figure,
+    onto_figure,
+    projections_figure,
+)
+from lensray.io import storage
+from lensray.metrics.selection import Cells, Difference, SelectionFunction, cells, difference
+from lensray.pixels import SCORED
+from lensray.selection import PARAMETERS, Selection
+from lensray.survey import Survey
+
+BINS = 8
+"""Cells along a parameter: a pair has 64, each of 500 lenses of 32,768."""
+ONTO_BINS = 7
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SelectionReport:
+    """All that the report shows."""
+
+    lenses: Selection
+    """Simulated lenses."""
+    onto: Selection | None
+    """Lenses on real galaxies, if there are any."""
+    survey: Survey
+    """What they are imaged with."""
+    meaning: str
+    """What the threshold is, in words."""
+    host_statuses: Mapping[str, int] = field(default_factory=dict)
+    """How many galaxies could be hosts, and why others could not."""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """The content of ``run.json``."""
+
+    @cached_property
+    def function(self) -> SelectionFunction:
+        """Completeness of simulated lenses."""
+        return self.lenses.function()
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Axis labels of the parameters that vary; magnitudes say their band."""
+        band = f" ({self.survey.bands[0]})"
+        return {
+            name: PARAMETERS[name].label + (band if name.endswith("_mag") else "")
+            for name in self.lenses.space.ranges
+        }
+
+    def counted(self, names: Sequence[str]) -> Cells:
+        """Simulated lenses in cells of some parameters."""
+        edges = {name: np.linspace(*self.lenses.space.ranges[name], BINS + 1) for name in names}
+        values = {name: self.lenses.column(name) for name in names}
+        return cells(values, self.lenses.column("found"), edges)
+
+    @cached_property
+    def differences(self) -> dict[str, Difference]:
+        """Lenses on real galaxies beside what the simulated ones let expect, along each parameter that was chosen."""
+        if self.onto is None:
+            return {}
+        measured = {
+            name: self.onto.column(name)
+            for name in self.function.ranges
+            if name in self.onto.lenses.schema.names
+        }
+        expected, _ = self.function.completeness(measured)
+        hosts = self.onto.lenses["host_id"].to_pylist()
+        return {
+            name: difference(
+                self.onto.column(name), self.onto.column("found"), expected, hosts, np.linspace(low, high, ONTO_BINS + 1)
+            )
+            for name, (low, high) in self.onto.space.ranges.items()
+        }  # fmt: skip
+
+    @cached_property
+    def half_way(self) -> dict[str, float | None]:
+        """Value of each parameter at which the completeness at the reference first crosses 50%, from the harder end."""
+        found = {}
+        for name, (low, high) in self.function.ranges.items():
+            grid = np.linspace(low, high, 201)
+            share, _ = self.function.completeness({name: grid})
+            above = share >= 0.5
+            crossing = np.flatnonzero(above[1:] != above[:-1])
+            found[name] = float(grid[crossing[0 if share[0] < share[-1] else -1]]) if len(crossing) else None
+        return found
+
+    def lines(self) -> list[str]:
+        """The figures, a line each."""
+        found, made = int(self.lenses.column("found").sum()), self.lenses.lenses.num_rows
+        lines = [f"{found:,} of {made:,} simulated lenses are found by {self.meaning}"]
+        unscored = int(np.sum(~np.isin(self.lenses.column("status").astype(str), SCORED)))
+        if unscored:
+            lines.append(f"{unscored:,} could not be scored and count as missed")
+        share, error = self.function.completeness({})
+        lines.append(f"completeness at the reference lens: {float(share):.3f} ± {float(error):.3f}")
+        lines += [
+            f"50% at {self.labels[name]} = {value:.2f}"
+            for name, value in self.half_way.items()
+            if value is not None
+        ]
+        if self.onto is not None:
+            one = next(iter(self.differences.values()))
+            real = np.average(np.nan_to_num(one.counted), weights=one.total)
+            simulated = np.average(np.nan_to_num(one.expected), weights=one.total)
+            hosts = len(set(self.onto.lenses["host_id"].to_pylist()))
+            lines.append(
+                f"on {hosts:,} real galaxies {real:.3f} of {one.total.sum():,} lenses are found, {simulated:.3f} expected from simulated ones"
+            )
+        return lines
+
+
+def cells_table(report: SelectionReport) -> pa.Table:
+    """Counted completeness of all pairs: a row a cell, with its binomial interval (68%)."""
+    columns: dict[str, list[Any]] = {}
+    for first, second in itertools.combinations(report.labels, 2):
+        counted = report.counted((first, second))
+        low, high = counted.interval()
+        x, y = counted.edges[first], counted.edges[second]
+        for i, j in np.ndindex(counted.total.shape):
+            row = {
+                "parameter_1": first, "low_1": x[i], "high_1": x[i + 1],
+                "parameter_2": second, "low_2": y[j], "high_2": y[j + 1],
+                "lenses": counted.total[i, j], "found": counted.found[i, j],
+                "completeness": counted.completeness[i, j], "interval_low": low[i, j], "interval_high": high[i, j],
+            }  # fmt: skip
+            for name, value in row.items():
+                columns.setdefault(name, []).append(value)
+    return pa.table(columns)
+
+
+def write_selection_report(report: SelectionReport, url: str) -> str:
+    """Write the report into a folder, local or S3; returns the address of ``report.html``."""
+    with storage.atomic_output(storage.join(url, "cells.parquet")) as file:
+        pq.write_table(cells_table(report), file)
+    drawn = {
+        name: ReportFigure(name=name, png=figures.png(draw), alt=alt)
+        for name, (draw, alt) in _figures(report).items()
+    }
+    for one in drawn.values():
+        storage.write_bytes(storage.join(url, "figures", f"{one.name}.png"), one.png)
+    address = storage.join(url, "report.html")
+    storage.write_bytes(address, render(report, drawn).encode())
+    storage.write_bytes(storage.join(url, "run.json"), json.dumps(dict(report.run), indent=1).encode())
+    return address
+
+
+def _figures(report: SelectionReport) -> dict[str, tuple[Figure, str]]:
+    function = report.function
+    drawn = {
+        "cuts": (cuts_figure(function, report.labels), "Completeness along each parameter and pair through the reference lens"),
+        "projections": (
+            projections_figure(report.counted, report.labels, function.reference),
+            "Counted completeness in cells of each parameter and pair, over all other parameters",
+        ),
+        "agreement": (
+            agreement_figure(function.left_out(), function.found),
+            "Share of lenses found against the completeness that the function gives for lenses it was not fitted to",
+        ),
+    }  # fmt: skip
+    if report.differences:
+        labels = {name: report.labels[name] for name in report.differences}
+        drawn["onto"] = (
+            onto_figure(report.differences, labels),
+            "Completeness on real galaxies beside what simulated lenses let expect",
+        )
+    return drawn
+
+
+def render(report: SelectionReport, drawn: Mapping[str, ReportFigure]) -> str:
+    """The report's HTML. Every text that comes from outside is escaped."""
+    share, error = report.function.completeness({})
+    space = report.lenses.space
+    reference = report.function.reference
+    return page_template("selection_report.html").render(
+        report=report,
+        figures=drawn,
+        lines=report.lines(),
+        found=int(report.lenses.column("found").sum()),
+        made=report.lenses.lenses.num_rows,
+        share=float(share),
+        error=float(error),
+        parameters=[
+            (report.labels[name], low, high, reference[name], report.half_way[name])
+            for name, (low, high) in space.ranges.items()
+        ],
+        fixed=[(PARAMETERS[name].label, value) for name, value in space.fixed.items()],
+        threshold=report.lenses.threshold,
+        run_facts=[
+            (key, report.run[key]) for key in ("survey", "onto", "seed", "started") if report.run.get(key) is not None
+        ],
+        command=command_text(report.run.get("command", "")),
+    )  # fmt: skip
