@@ -40,7 +40,7 @@ class Parameter:
     reference: float
     """Value in cuts along other parameters."""
     limits: tuple[float, float]
-    """Between these the simulator can make it."""
+    """Between these the simulator can make it (an Einstein radius: half a pixel to 0.3 of the cutout)."""
 
 
 PARAMETERS: dict[str, Parameter] = {
@@ -53,7 +53,7 @@ PARAMETERS: dict[str, Parameter] = {
     ),
     "sersic_index": Parameter(label="Sersic index", low=0.5, high=6.0, reference=4.0, limits=(0.3, 8.0)),
     "einstein_radius": Parameter(
-        label="Einstein radius (arcsec)", low=0.3, high=6.0, reference=1.5, limits=(0.02, 20.0)
+        label="Einstein radius (arcsec)", low=0.3, high=6.0, reference=1.5, limits=(0.0, np.inf)
     ),
     "ellipticity": Parameter(label="ellipticity", low=0.0, high=0.6, reference=0.2, limits=(0.0, 0.8)),
     "psf_factor": Parameter(
@@ -87,36 +87,39 @@ class Space:
         }
 
 
-def space(words: Sequence[str], frame_arcsec: float) -> Space:
+def space(words: Sequence[str], frame_arcsec: float, pixel_scale_arcsec: float) -> Space:
     """The space that a user asks for, of cutouts of that side.
 
     Parameters
     ----------
     words : sequence of str
         ``NAME=LOW..HIGH`` for a parameter that varies, ``NAME=VALUE`` for one that does not; the others are as in `PARAMETERS`.
-    frame_arcsec : float
-        Side of a cutout, arcsec.
+    frame_arcsec, pixel_scale_arcsec : float
+        Sides of a cutout and of a pixel, arcsec.
 
     Raises
     ------
     InputError
         If a word is no such thing, or a value is beyond what the simulator can make.
     """
-    largest = LARGEST_EINSTEIN_RADIUS * frame_arcsec
+    radii = pixel_scale_arcsec / 2, LARGEST_EINSTEIN_RADIUS * frame_arcsec
     ranges = {
-        name: (one.low, min(one.high, largest) if name == "einstein_radius" else one.high)
+        name: (one.low, min(one.high, radii[1]) if name == "einstein_radius" else one.high)
         for name, one in PARAMETERS.items()
         if name not in OBSERVATION
     }
-    fixed = {}
+    fixed: dict[str, float] = {}
+    named = [word.partition("=")[0] for word in words]
     for word in words:
         name, low, high = _word(word)
+        if named.count(name) > 1:
+            raise InputError(f"{name} is given twice; give one range or one value")
         ranges.pop(name, None)
         if high is None:
             fixed[name] = low
         else:
             ranges[name] = (low, high)
-        _check(name, low, high, largest)
+        _check(name, low, high, radii)
     # In the order of the parameters, whatever that of the words: a design depends on it.
     ordered = {name: ranges[name] for name in PARAMETERS if name in ranges}
     if len(ordered) < 2:
@@ -141,16 +144,19 @@ def _word(word: str) -> tuple[str, float, float | None]:
         raise InputError(f"{word!r} is no range; write {name}=LOW..HIGH, or {name}=VALUE") from None
 
 
-def _check(name: str, low: float, high: float | None, largest: float) -> None:
-    least, most = PARAMETERS[name].limits
-    if name == "einstein_radius":
-        most = min(most, largest)
+def _check(name: str, low: float, high: float | None, radii: tuple[float, float]) -> None:
+    """Raise InputError if a range has no values, or some that cannot be simulated; `radii` limit the Einstein radius."""
+    least, most = radii if name == "einstein_radius" else PARAMETERS[name].limits
     if high is not None and not low < high:
         raise InputError(f"{name}={low:g}..{high:g} has no values in between; give the lower one first")
+    if name == "psf_factor" and high is not None and high < 1.05 * low:
+        raise InputError(
+            f"psf_factor={low:g}..{high:g} is narrower than the steps in which PSFs are rendered; give 5% at least"
+        )
     if not (least <= low and (low if high is None else high) <= most):
         asked = f"{low:g}" if high is None else f"{low:g} to {high:g}"
         raise InputError(
-            f"{name} of {asked} is out of what can be simulated in these cutouts: {least:g} to {most:.3g}"
+            f"{name} of {asked} is out of what can be simulated in these cutouts: {least:.3g} to {most:.3g}"
         )
 
 

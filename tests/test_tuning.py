@@ -136,7 +136,6 @@ def searched(folder, **changed):
         recipe="toy",
         output=str(folder / "search"),
         settings={},
-        metric="ranking_performance",
         phase=replace(rings.phase(), validate_every=1, **changed),
         space=SPACE,
         sets=SearchSets(

@@ -107,7 +107,7 @@ def test_a_folder_belongs_to_one_recipe_and_its_words(any_url):
 
 def test_a_folder_with_other_files_is_left_alone(any_url, tables):
     url = training_set(Bench(any_url), tables)
-    with pytest.raises(InputError, match=r"and no run of a recipe; choose an empty or a new --output"):
+    with pytest.raises(InputError, match=r"and no run of this command; choose an empty or a new --output"):
         workbench.claim(any_url, "rings", SETTINGS)
     assert storage.exists(url)
 

@@ -8,7 +8,7 @@ import itertools
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from lensray.distributed.ledger import Ledger
 from lensray.distributed.planning import ScanConfig, plan_scan
 from lensray.distributed.resources import connect
 from lensray.distributed.scan import scan
-from lensray.distributed.selection_plan import LENSES, ONTO, SCAN_OF, SelectionPlan
+from lensray.distributed.selection_plan import LENSES, ON_GALAXIES, ONTO, SCAN_OF, SelectionPlan
 from lensray.distributed.simulate import check_device, make_parts, write_part
 from lensray.errors import InputError
 from lensray.inspection.selection_report import SelectionReport, write_selection_report
@@ -28,17 +28,21 @@ from lensray.io import storage
 from lensray.metrics.selection import design
 from lensray.progress import Progress
 from lensray.selection import Selection, Space, write_selection
-from lensray.simulation.designed import designed_onto_table, designed_table
+from lensray.simulation.deflectors import FAINTEST_I
+from lensray.simulation.designed import (
+    designed_onto_table,
+    designed_table,
+    rendered_widths,
+    true_foreground,
+)
 from lensray.simulation.injected_table import columns_needed
 from lensray.simulation.onto_survey import find_hosts
 from lensray.survey_rows import Place, read_places
-from lensray.training.workbench import claim, versions
+from lensray.training.workbench import claim, disclaim, versions
 
 HOSTS = "_hosts.json"
 WANTED_HOSTS = 1000
 """Galaxies that arcs are painted on, where the survey has as many."""
-ON_GALAXIES = ("arc_mag", "einstein_radius")
-"""Parameters that can be chosen for an arc on a real galaxy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,16 +73,19 @@ def measure_selection(plan: SelectionPlan) -> MeasuredSelection:
     connect()
     check_device(config.device)
     claim(config.output, "a selection function", config.settings())
-    statuses: dict[str, int] = {}
+    try:
+        places, statuses = _hosts(plan)
+    except InputError:
+        disclaim(config.output)
+        raise
     _make(plan, LENSES, DesignPart(plan))
     measured = {LENSES: _scanned(plan, LENSES, plan.space)}
-    if plan.hosts is not None:
-        places, statuses = _hosts(plan)
+    _check_found(plan, measured[LENSES])
+    if places:
         _make(plan, ONTO, OntoPart(plan, places))
         ranges = {name: plan.space.ranges[name] for name in ON_GALAXIES if name in plan.space.ranges}
-        measured[ONTO] = _scanned(plan, ONTO, Space(ranges=ranges))
+        measured[ONTO] = _with_true_foreground(plan, _scanned(plan, ONTO, Space(ranges=ranges)))
     for name, selection in measured.items():
-        _check_found(plan, selection)
         write_selection(selection, config.output, TABLES[name])
     report = SelectionReport(
         lenses=measured[LENSES],
@@ -111,6 +118,8 @@ def _part_url(plan: SelectionPlan, name: str, part: int) -> str:
 def _columns(plan: SelectionPlan, part: dict) -> dict[str, np.ndarray]:
     """Parameters of the lenses of a part."""
     varied = design(plan.space.ranges, part["rows"], seed=plan.config.seed, first=part["first"])
+    if "psf_factor" in varied:
+        varied["psf_factor"] = rendered_widths(varied["psf_factor"], *plan.space.ranges["psf_factor"])
     return varied | {name: np.full(part["rows"], value) for name, value in plan.space.fixed.items()}
 
 
@@ -165,24 +174,23 @@ class OntoPart:
             numbers,
             {name: columns[name] for name in ON_GALAXIES},
             seed=plan.config.seed,
-            faintest_i=plan.config.faintest_host,
+            faintest_i=_faintest(plan),
             device=plan.config.device,
         )
         return write_part(_part_url(plan, ONTO, part["part"]), part, made)
 
 
 def _hosts(plan: SelectionPlan) -> tuple[list[Place], dict[str, int]]:
-    """Galaxies that get arcs: those that were found before, or new ones."""
-    assert plan.hosts is not None
+    """Galaxies that get arcs: those that were found before, or new ones; none if none are wanted."""
+    if plan.hosts is None:
+        return [], {}
     url = storage.join(plan.config.output, HOSTS)
     if storage.exists(url):
         kept = json.loads(storage.read_bytes(url))
         return [Place(**{**place, "rows": tuple(place["rows"])}) for place in kept["places"]], kept[
             "statuses"
         ]
-    places, statuses = find_hosts(
-        plan.hosts, WANTED_HOSTS, seed=plan.config.seed, faintest_i=plan.config.faintest_host
-    )
+    places, statuses = find_hosts(plan.hosts, WANTED_HOSTS, seed=plan.config.seed, faintest_i=_faintest(plan))
     found = sum(len(place.rows) for place in places)
     print(
         f"{found:,} plausible deflectors among {sum(statuses.values()):,} galaxies of {plan.hosts.url}",
@@ -223,6 +231,30 @@ def _scanned(plan: SelectionPlan, name: str, space: Space) -> Selection:
         lenses=lenses.append_column("found", pa.array(found)),
         provenance=_provenance(plan),
     )
+
+
+def _faintest(plan: SelectionPlan) -> float:
+    given = plan.config.faintest_host
+    return FAINTEST_I if given is None else given
+
+
+def _with_true_foreground(plan: SelectionPlan, selection: Selection) -> Selection:
+    """Lenses on real galaxies with the parameters of the simulated galaxies that measure as these do."""
+    names = ("measured_mag", "measured_radius", "measured_ellipticity")
+    seen, place = np.unique(
+        np.column_stack([selection.column(name) for name in names]), axis=0, return_inverse=True
+    )
+    found = true_foreground(
+        dict(zip(names, seen.T, strict=True)),
+        plan.survey,
+        size=plan.size,
+        faintest_i=_faintest(plan),
+        seed=plan.config.seed,
+    )
+    lenses = selection.lenses
+    for name, values in found.items():
+        lenses = lenses.append_column(name, pa.array(values[place.reshape(-1)]))
+    return replace(selection, lenses=lenses)
 
 
 def _read(url: str) -> pa.Table:

@@ -18,9 +18,13 @@ from lensray.survey_imaging import HostSurvey, imaging_of, open_hosts
 
 LENSES, ONTO = "lenses", "onto"
 """Folders of the simulated lenses and of those on real galaxies; their scans are beside them."""
+ON_GALAXIES = ("arc_mag", "einstein_radius")
+"""Parameters that can be chosen for an arc on a real galaxy."""
 SCAN_OF = {LENSES: "scan", ONTO: "scan_onto"}
 FREE = ("output", "threshold", "scan", "inspected", "device", "workers", "gpus_per_worker")
 """Words that change neither lenses nor scores."""
+INSPECTED = 1000
+"""Candidates that are inspected unless a number is given."""
 PART = 2048
 """Lenses a file."""
 
@@ -42,8 +46,8 @@ class SelectionConfig:
     """Score from which on a lens counts as found (default: 0.5, or what --scan says)."""
     scan: str | None = None
     """Output folder of a scan with the same bundle: a lens is found if it would be among its first --inspected candidates."""
-    inspected: int = 1000
-    """With --scan: how many candidates people look at."""
+    inspected: int | None = None
+    """With --scan: how many candidates people look at (default: 1000); planted tracers are not counted."""
     ranges: tuple[str, ...] = ()
     """What varies, if not the default: NAME=LOW..HIGH, or NAME=VALUE for a parameter that does not vary. Names: foreground_mag, arc_mag,
     effective_radius, sersic_index, einstein_radius, ellipticity, psf_factor, noise_factor."""
@@ -55,8 +59,8 @@ class SelectionConfig:
     """With --onto: AB magnitude of one image unit, a number a band (default: that of --survey)."""
     psf_fwhm: tuple[float, ...] = ()
     """With --onto: width of the PSF in arcsec, a number a band (default: columns psf_fwhm_BAND, or that of --survey)."""
-    faintest_host: float = 23.0
-    """With --onto: i magnitude of the faintest galaxy that gets an arc."""
+    faintest_host: float | None = None
+    """With --onto: i magnitude of the faintest galaxy that gets an arc (default: 23)."""
     resample: bool = False
     """Fit cutouts of another pixel scale or size to the bundle's, as scan_survey.py does."""
     device: str = "cpu"
@@ -73,14 +77,18 @@ class SelectionConfig:
             raise InputError(f"--count is {self.count}; a selection function needs at least 100 lenses")
         if self.seed < 0:
             raise InputError(f"--seed is {self.seed}; it must not be negative")
-        if self.inspected < 1:
+        if self.inspected is not None and self.scan is None:
+            raise InputError("--inspected is a depth of a scan; give --scan")
+        if self.inspected is not None and self.inspected < 1:
             raise InputError(f"--inspected is {self.inspected}; it must be at least 1")
         if self.threshold is not None and self.scan is not None:
             raise InputError("--threshold and --scan both say what is found; give one of them")
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise InputError(f"--threshold is {self.threshold}; scores lie in (0, 1]")
-        if self.onto is None and (self.zero_point or self.psf_fwhm):
-            raise InputError("--zero-point and --psf-fwhm say what the images of --onto are; give --onto")
+        if self.onto is None and (self.zero_point or self.psf_fwhm or self.faintest_host is not None):
+            raise InputError(
+                "--zero-point, --psf-fwhm and --faintest-host are about the galaxies of --onto; give --onto"
+            )
 
     def settings(self) -> dict[str, Any]:
         """The words that the lenses and their scores depend on."""
@@ -152,11 +160,16 @@ def plan_selection(config: SelectionConfig) -> SelectionPlan:
         survey, size, resample = hosts.imaging, min(hosts.format.shape[1:]), config.resample
     # What the network sees of a cutout, which may be larger.
     seen = min(size * survey.pixel_scale_arcsec, header.inputs.height * header.inputs.pixel_scale_arcsec)
+    varied = space(config.ranges, seen, survey.pixel_scale_arcsec)
+    if hosts is not None and not set(ON_GALAXIES) & set(varied.ranges):
+        raise InputError(
+            f"with --onto {' or '.join(ON_GALAXIES)} must vary; give a range of one of them as --ranges"
+        )
     return SelectionPlan(
         config=config,
         survey=survey,
         size=size,
-        space=space(config.ranges, seen),
+        space=varied,
         resample=resample,
         threshold=threshold,
         meaning=meaning,
@@ -179,10 +192,15 @@ def _only_one(config: SelectionConfig, inputs: bundles.Inputs) -> str:
     alike = [
         s for s in of_bands if math.isclose(s.pixel_scale_arcsec, inputs.pixel_scale_arcsec, rel_tol=0.01)
     ]
+    if not of_bands:
+        raise InputError(
+            f"lenses for the bundle {config.bundle} cannot be simulated: no survey that is known has its band "
+            f"{', '.join(inputs.bands)}"
+        )
     found = alike or of_bands
     if len(found) == 1:
         return found[0].name
-    names = ", ".join(survey.name for survey in found or SURVEYS.values())
+    names = ", ".join(survey.name for survey in found)
     raise InputError(
         f"the bundle {config.bundle} takes {', '.join(inputs.bands)} at {inputs.pixel_scale_arcsec:g} arcsec a pixel; say with --survey "
         f"whose depth and seeing the lenses shall have: {names}"
@@ -210,14 +228,17 @@ def _threshold(config: SelectionConfig, header: bundles.Header) -> tuple[float, 
         raise InputError(
             f"{config.scan} was scanned with another bundle than {config.bundle}; give that one as --bundle"
         )
+    wanted = config.inspected or INSPECTED
     with storage.open_input(candidates) as file:
-        scores = pq.read_table(file, columns=["score"])["score"].to_numpy()
-    if len(scores) < config.inspected:
+        table = pq.read_table(file)
+    scores = table["score"].to_numpy()
+    if "is_tracer" in table.column_names:
+        # They were planted: nobody is shown them, and they take no candidate's place.
+        scores = scores[~table["is_tracer"].fill_null(False).to_numpy(zero_copy_only=False)]
+    if len(scores) < wanted:
         raise InputError(
-            f"{config.scan} lists {len(scores):,} candidates and --inspected is {config.inspected:,}; scan again with the same words and "
-            f"--top {config.inspected} (nothing is scored anew), or give fewer"
+            f"{config.scan} lists {len(scores):,} candidates and {wanted:,} are to be inspected; scan again with the same words and a "
+            f"larger --top (nothing is scored anew), or give fewer --inspected"
         )
     # In the order of their rank.
-    return float(scores[config.inspected - 1]), (
-        f"the score of candidate {config.inspected:,} of {config.scan}"
-    )
+    return float(scores[wanted - 1]), f"the score of candidate {wanted:,} of {config.scan}"

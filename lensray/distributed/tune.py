@@ -263,7 +263,8 @@ def _domain(dimension: Dimension) -> Any:
 def train_trial(values: Mapping[str, Value], searched: Searched) -> None:
     """Train with these settings, in the process of a trial."""
     bench = _bench(searched, quiet=True)
-    bench.callbacks = [_Told(searched.phase.monitor)]
+    is_own = dict(values) == own_values(searched.phase, searched.space)
+    bench.callbacks = [_Told(searched.phase.monitor, compared=not is_own)]
     try:
         phase = trial_phase(searched, values)
         _train(bench, phase, searched.sets)
@@ -308,16 +309,20 @@ def _train(bench: RayWorkbench, phase: Phase, sets: SearchSets) -> str:
 
 
 class _Told(TuneReportCallback):
-    """Tells Ray Tune the best score so far: at the start, and after each epoch that was validated."""
+    """Tells Ray Tune the best score so far: at the start, and after each epoch that was validated.
 
-    def __init__(self, metric: str) -> None:
+    Of a trial that is not to be compared before its end nothing but the start is told, so that it is not stopped: the recipe's
+    own settings, which are trained to the last epoch in any case.
+    """
+
+    def __init__(self, metric: str, *, compared: bool) -> None:
         super().__init__()
-        self.metric = metric
+        self.metric, self.compared = metric, compared
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """Pass on what the first worker reported."""
         row = metrics[0]
-        if row["epoch"] == 0 or row.get(self.metric) is not None:
+        if row["epoch"] == 0 or (self.compared and row.get(self.metric) is not None):
             told = {EPOCH: row["epoch"], PLACEMENT: row[PLACEMENT], SCORE: max(row[BEST], WORST)}
             super().after_report(run_context, [told], checkpoint)
 

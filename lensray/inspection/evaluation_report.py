@@ -108,7 +108,8 @@ def figure_rows(evaluation: ScanEvaluation) -> Iterator[tuple[str, str, str, str
         error = evaluation.errors.get(key)
         yield name, figures.number(values[key]), _error(error), measured_on[key]
     for depth, found in values["tracers_in_top"].items():
-        error = f"± {evaluation.errors['tracers_in_top'][depth]:.1f}"
+        scatter = evaluation.errors["tracers_in_top"][depth]
+        error = "" if scatter is None else f"± {scatter:.1f}"
         yield f"Found in the top {int(depth):,}", figures.number(found), error, measured_on["tracers_in_top"]
 
 
@@ -117,7 +118,7 @@ def _error(value: float | None) -> str:
         ""
         if value is None
         else f"± {value:.4f}"
-        if value >= 0.0001 or value == 0
+        if value >= 0.0001
         else "± " + np.format_float_positional(value, 1, fractional=False)
     )
 

@@ -197,10 +197,13 @@ def _matrix(counts: ClassCounts) -> ConfusionMatrix:
 
 
 def _errors(counts: ClassCounts, metrics: ScanMetrics) -> dict[str, Any]:
-    """Scatter of the figures over drawn samples; draws in which a figure is not defined are left out of it."""
+    """Scatter of the figures over drawn samples; draws in which a figure is not defined are left out of it.
+
+    None where all draws agree, as when all lenses were found: the sample does not tell how many others would have been.
+    """
     depths = [int(depth) for depth in metrics.values["tracers_in_top"]]
     drawn = pd.DataFrame([figures_of(sample, depths) for sample in bootstrap.resampled_counts(counts)])
-    scatter = {str(name): float(value) for name, value in drawn.std(ddof=0).items()}
+    scatter = {str(name): float(value) or None for name, value in drawn.std(ddof=0).items()}
     top = {str(depth): scatter.pop(str(depth)) for depth in depths}
     measured = {name: value for name, value in scatter.items() if metrics.values[name] is not None}
     return {**measured, "tracers_in_top": top}

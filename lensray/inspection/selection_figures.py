@@ -55,6 +55,8 @@ def _corner(
         format=PercentFormatter(1, decimals=0),
     )
     bar.ax.tick_params(labelsize=LABEL_SIZE)
+    # It lies over panels that are not drawn, whose width it shall not change.
+    bar.ax.set_in_layout(False)
     return figure
 
 
@@ -134,7 +136,7 @@ def onto_figure(found: Mapping[str, Difference], labels: Mapping[str, str]) -> F
 @styled
 def agreement_figure(predicted: np.ndarray, found: np.ndarray, bins: int = 10) -> Figure:
     """Share found against completeness that was predicted, for lenses that the predicting models had not seen."""
-    figure = Figure(figsize=(4.1, 3.8), layout="constrained")
+    figure = Figure(figsize=(7.4, 3.8), layout="constrained")
     axes = figure.subplots()
     known = np.isfinite(predicted)
     place = np.minimum((predicted[known] * bins).astype(int), bins - 1)

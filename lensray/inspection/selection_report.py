@@ -69,34 +69,38 @@ class SelectionReport:
         return cells(values, self.lenses.column("found"), edges)
 
     @cached_property
-    def differences(self) -> dict[str, Difference]:
-        """Lenses on real galaxies beside what the simulated ones let expect, along each parameter that was chosen."""
-        if self.onto is None:
-            return {}
-        measured = {
-            name: self.onto.column(name)
-            for name in self.function.ranges
-            if name in self.onto.lenses.schema.names
-        }
-        expected, _ = self.function.completeness(measured)
+    def expected(self) -> np.ndarray:
+        """Completeness that simulated lenses let expect of each lens on a real galaxy; NaN outside of the space."""
+        assert self.onto is not None
+        names = self.onto.lenses.schema.names
+        return self.function.completeness(
+            {name: self.onto.column(name) for name in self.function.ranges if name in names}
+        )[0]
+
+    def _difference(self, name: str, edges: np.ndarray) -> Difference:
+        assert self.onto is not None
         hosts = self.onto.lenses["host_id"].to_pylist()
-        return {
-            name: difference(
-                self.onto.column(name), self.onto.column("found"), expected, hosts, np.linspace(low, high, ONTO_BINS + 1)
-            )
-            for name, (low, high) in self.onto.space.ranges.items()
-        }  # fmt: skip
+        return difference(self.onto.column(name), self.onto.column("found"), self.expected, hosts, edges)
 
     @cached_property
-    def half_way(self) -> dict[str, float | None]:
-        """Value of each parameter at which the completeness at the reference first crosses 50%, from the harder end."""
+    def differences(self) -> dict[str, Difference]:
+        """Lenses on real galaxies beside what is expected of them, along each parameter that was chosen."""
+        if self.onto is None or not np.isfinite(self.expected).any():
+            return {}
+        return {
+            name: self._difference(name, np.linspace(low, high, ONTO_BINS + 1))
+            for name, (low, high) in self.onto.space.ranges.items()
+        }
+
+    @cached_property
+    def half_way(self) -> dict[str, list[tuple[float, str]]]:
+        """Where the completeness at the reference crosses 50%, by parameter: the value, and the side that is found."""
         found = {}
         for name, (low, high) in self.function.ranges.items():
             grid = np.linspace(low, high, 201)
-            share, _ = self.function.completeness({name: grid})
-            above = share >= 0.5
-            crossing = np.flatnonzero(above[1:] != above[:-1])
-            found[name] = float(grid[crossing[0 if share[0] < share[-1] else -1]]) if len(crossing) else None
+            above = self.function.completeness({name: grid})[0] >= 0.5
+            places = np.flatnonzero(above[1:] != above[:-1])
+            found[name] = [(float(grid[k]), "above" if above[k + 1] else "below") for k in places]
         return found
 
     def lines(self) -> list[str]:
@@ -109,19 +113,27 @@ class SelectionReport:
         share, error = self.function.completeness({})
         lines.append(f"completeness at the reference lens: {float(share):.3f} ± {float(error):.3f}")
         lines += [
-            f"50% at {self.labels[name]} = {value:.2f}"
-            for name, value in self.half_way.items()
-            if value is not None
+            f"over 50% {side} {self.labels[name]} = {value:.2f}"
+            for name, crossings in self.half_way.items()
+            for value, side in crossings
         ]
-        if self.onto is not None:
-            one = next(iter(self.differences.values()))
-            real = np.average(np.nan_to_num(one.counted), weights=one.total)
-            simulated = np.average(np.nan_to_num(one.expected), weights=one.total)
-            hosts = len(set(self.onto.lenses["host_id"].to_pylist()))
-            lines.append(
-                f"on {hosts:,} real galaxies {real:.3f} of {one.total.sum():,} lenses are found, {simulated:.3f} expected from simulated ones"
-            )
-        return lines
+        return [*lines, *self._onto_lines()]
+
+    def _onto_lines(self) -> list[str]:
+        if self.onto is None:
+            return []
+        made = self.onto.lenses.num_rows
+        if not self.differences:
+            return [f"no galaxy of the {made:,} lenses on real ones lies in the space of the simulated ones"]
+        name, (low, high) = next(iter(self.onto.space.ranges.items()))
+        whole = self._difference(name, np.array([low, high]))
+        known = np.isfinite(self.expected)
+        ids = np.asarray(self.onto.lenses["host_id"].to_pylist(), object)[known]
+        left_out = f"; {made - known.sum():,} lie outside of its space" if not known.all() else ""
+        return [
+            f"on {len(set(ids)):,} real galaxies {whole.counted[0]:.3f} ± {whole.error[0]:.3f} of {whole.total[0]:,} lenses are found, "
+            f"{whole.expected[0]:.3f} expected from simulated ones{left_out}"
+        ]
 
 
 def cells_table(report: SelectionReport) -> pa.Table:
@@ -195,7 +207,13 @@ def render(report: SelectionReport, drawn: Mapping[str, ReportFigure]) -> str:
         share=float(share),
         error=float(error),
         parameters=[
-            (report.labels[name], low, high, reference[name], report.half_way[name])
+            (
+                report.labels[name],
+                low,
+                high,
+                reference[name],
+                ", ".join(f"{side} {value:.2f}" for value, side in report.half_way[name]),
+            )
             for name, (low, high) in space.ranges.items()
         ],
         fixed=[(PARAMETERS[name].label, value) for name, value in space.fixed.items()],

@@ -281,6 +281,9 @@ class _Galaxy:
             for product in (self.columns**2, self.rows**2, self.columns * self.rows)
         )
         mean, spread = (xx + yy) / 2, float(np.hypot((xx - yy) / 2, xy))
+        if mean == 0:
+            # A single pixel.
+            return 1.0, 0.0
         own = max(mean - 2 * self.width**2, 0.25 * mean, 1.02 * spread)
         return float(np.sqrt((own - spread) / (own + spread))), 0.5 * float(np.arctan2(2 * xy, xx - yy))
 

@@ -15,10 +15,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from lensray import cutouts
 from lensray.cutout_format import CutoutFormat
-from lensray.simulation.deflectors import Hosts, red_offset
+from lensray.metrics.selection import design
+from lensray.simulation.deflectors import Hosts, measure_hosts, red_offset
 from lensray.simulation.draws import Draws, Floats
 from lensray.simulation.galaxies import neighbours
 from lensray.simulation.injected_table import inject_table, measure_table
@@ -27,11 +29,23 @@ from lensray.simulation.population import SEEING, SEEING_SCATTER, lensing, place
 from lensray.simulation.rendering import MICRO_BATCH, render
 from lensray.simulation.scene import Artefacts, Scene, SceneBuilder, Stars
 from lensray.simulation.simulator import Simulated, observe, random_numbers
-from lensray.survey import Survey, moffat_alpha
+from lensray.survey import Survey
 from lensray.survey_imaging import HostSurvey
 
 DESIGN_SEEDS = 1 << 42
 """Added to a seed, so that no lens repeats one of a simulated survey of that seed."""
+APERTURE = 1.5
+"""Radius, arcsec, in which the magnitude of a galaxy is measured."""
+TRIED, ALIKE = 1000, 8
+"""Simulated galaxies that are measured, and how many of them stand for a real one."""
+EARLY_TYPES = {
+    "foreground_mag": (17.0, 27.0),
+    "effective_radius": (0.1, 5.0),
+    "sersic_index": (2.5, 5.5),
+    "ellipticity": (0.0, 0.6),
+}
+"""Parameters of these simulated galaxies."""
+
 Columns = Mapping[str, Floats]
 
 
@@ -116,6 +130,12 @@ def _scene(survey: Survey, size: int, columns: Columns, uniforms: Floats) -> Sce
     )
 
 
+def rendered_widths(psf_factor: Floats, low: float, high: float) -> Floats:
+    """The nearest of the PSF widths that are rendered and lie within a range."""
+    widths = np.asarray([width for width in SEEING if low <= width <= high])
+    return widths[np.abs(np.log(psf_factor)[:, None] - np.log(widths)).argmin(axis=1)]
+
+
 def designed_table(
     survey: Survey,
     indices: NDArray[np.int64],
@@ -127,13 +147,10 @@ def designed_table(
 ) -> pa.Table:
     """Simulated lenses of given parameters as a cutout table (arguments: `designed_lenses`).
 
-    ``object_id`` is a lens's number. A ``psf_factor`` is that of the simulator's widths which is nearest to the one
-    asked for, and the column says which. Parameters that were drawn have columns with ``drawn_`` before their names.
+    ``object_id`` is a lens's number. A ``psf_factor`` is one of the simulator's widths (`lensray.simulation.population.SEEING`). Parameters
+    that were drawn have columns with ``drawn_`` before their names.
     """
-    given = dict(columns)
-    if "psf_factor" in given:
-        given["psf_factor"] = np.asarray(SEEING)[seeing_of(given["psf_factor"])]
-    made = designed_lenses(survey, indices, given, seed=seed, size=size, device=device)
+    made = designed_lenses(survey, indices, columns, seed=seed, size=size, device=device)
     limit = np.finfo(np.float16).max
     images = made.images.cpu().numpy().clip(-limit, limit).astype(np.float16)
     drawn = {f"drawn_{name}": values for name, values in made.parameters.items()}
@@ -141,7 +158,7 @@ def designed_table(
         _format(survey, images),
         indices,
         images,
-        **{name: pa.array(v) for name, v in {**given, **drawn}.items()},
+        **{name: pa.array(v) for name, v in {**columns, **drawn}.items()},
     )
 
 
@@ -176,47 +193,93 @@ def designed_onto_table(
     Returns
     -------
     pyarrow.Table
-        With the given parameters, ``host_id``, and what was measured of the galaxies: ``foreground_mag`` (isophotal, in the first
-        band by the colour of an early type), ``effective_radius`` (half-light radius less that of the PSF, in quadrature)
-        and ``ellipticity``. The pixels keep the survey's type.
+        With the given parameters, ``host_id``, and `measured_foreground` of the galaxies. The pixels keep the survey's type.
     """
-    measured = taken(measure_table(table, hosts, faintest_i), rows)
+    images, _ = cutouts.images_of(table, hosts.format)
+    measured = measure_table(table, hosts, faintest_i)
+    galaxies = measured_foreground(images, measured, hosts.imaging)
     chosen = table.take(pa.array(rows))
     made = inject_table(
         chosen,
         hosts,
         indices,
-        measured,
+        taken(measured, rows),
         seed=DESIGN_SEEDS + seed,
         einstein_radius=columns["einstein_radius"],
         arc_mag=columns["arc_mag"],
         device=device,
     )
-    imaging = hosts.imaging
-    star = moffat_half_light_radius(float(np.mean(imaging.psf_fwhm_arcsec)), imaging.psf_moffat_beta)
-    galaxy = {
-        "foreground_mag": measured.i_mag + red_offset(imaging.bands[0]),
-        "effective_radius": np.sqrt(np.maximum(measured.half_light_radius**2 - star**2, 0.0)),
-        "ellipticity": 1 - measured.axis_ratio,
-    }
     return cutouts.make_table(
-        _format(imaging, made.images),
+        _format(hosts.imaging, made.images),
         indices,
         made.images,
         ra=chosen["ra"].cast(pa.float64()).combine_chunks(),
         dec=chosen["dec"].cast(pa.float64()).combine_chunks(),
         host_id=chosen["object_id"].cast(pa.string()).combine_chunks(),
-        **{name: pa.array(values) for name, values in {**columns, **galaxy}.items()},
+        **{name: pa.array(values) for name, values in columns.items()},
+        **{name: pa.array(values[rows]) for name, values in galaxies.items()},
     )
 
 
-def moffat_half_light_radius(fwhm: float, beta: float) -> float:
-    """Radius that holds half of the light of a Moffat profile, in the unit of its full width at half maximum.
+def measured_foreground(images: NDArray, hosts: Hosts, survey: Survey) -> dict[str, Floats]:
+    """What is seen of galaxies: magnitude in the first band within `APERTURE`, isophotal half-light radius, ellipticity.
 
-    >>> round(moffat_half_light_radius(1.0, 3.0), 3)
-    0.631
+    None of these is a parameter of the galaxy: apertures and isophotes lose light, the PSF adds to the radius. `true_foreground` says which
+    galaxies look so.
     """
-    return moffat_alpha(fwhm, beta) * float(np.sqrt(2 ** (1 / (beta - 1)) - 1))
+    height, width = images.shape[2:]
+    y, x = np.mgrid[:height, :width] * survey.pixel_scale_arcsec
+    x, y = x - x.mean(), y - y.mean()
+    near = np.hypot(x - hosts.x[:, None, None], y - hosts.y[:, None, None]) < APERTURE
+    light = np.nan_to_num(images[:, 0].astype(np.float64) - hosts.sky_level[:, :1, None])
+    flux = np.maximum((light * near).sum((1, 2)), survey.sky_sigma[0])
+    return {
+        "measured_mag": survey.zero_point_mag[0] - 2.5 * np.log10(flux),
+        "measured_radius": hosts.half_light_radius,
+        "measured_ellipticity": 1 - hosts.axis_ratio,
+    }
+
+
+def true_foreground(
+    measured: Columns, survey: Survey, *, size: int, faintest_i: float, seed: int
+) -> dict[str, Floats]:
+    """Parameters of the simulated galaxies that measure as given ones do.
+
+    Parameters
+    ----------
+    measured : mapping of str to ndarray, shape (N,)
+        As of `measured_foreground`.
+    survey : Survey
+        What the galaxies were imaged with.
+    size : int
+        Side of a cutout in pixels.
+    faintest_i : float
+        As the galaxies were judged by.
+    seed : int
+
+    Returns
+    -------
+    dict of str to ndarray, shape (N,)
+        ``foreground_mag``, ``effective_radius`` and ``ellipticity``: means over the `ALIKE` of `TRIED` simulated early types without
+        an arc, judged as the real ones were, that measure most alike.
+    """
+    columns = design(EARLY_TYPES, TRIED, seed=seed) | {
+        "arc_mag": np.full(TRIED, 60.0),
+        "einstein_radius": np.ones(TRIED),
+    }
+    images = designed_lenses(survey, np.arange(TRIED), columns, seed=seed, size=size).images.numpy()
+    hosts = measure_hosts(images, survey, faintest_i=faintest_i)
+    rows = np.flatnonzero(hosts.plausible)
+    seen = measured_foreground(images[rows], taken(hosts, rows), survey)
+    known = np.column_stack([seen[name] for name in seen])
+    wanted = np.column_stack([np.asarray(measured[name], np.float64) for name in seen])
+    scale = known.std(axis=0)
+    _, alike = KDTree(known / scale).query(wanted / scale, k=min(ALIKE, len(rows)))
+    alike = np.asarray(alike).reshape(len(wanted), -1)
+    return {
+        name: columns[name][rows][alike].mean(axis=1)
+        for name in ("foreground_mag", "effective_radius", "ellipticity")
+    }
 
 
 def taken(hosts: Hosts, rows: NDArray[np.int64]) -> Hosts:

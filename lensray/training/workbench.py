@@ -234,7 +234,7 @@ def claim(output: str, recipe: str, settings: dict[str, Any]) -> None:
         others = [name for name in storage.list_names(filesystem, path) if not name.startswith(".")]
         if others:
             raise InputError(
-                f"{output} holds {', '.join(others[:3])} and no run of a recipe; choose an empty or a new --output"
+                f"{output} holds {', '.join(others[:3])} and no run of this command; choose an empty or a new --output"
             )
     storage.write_bytes(url, _json(words))
 
