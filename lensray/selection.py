@@ -216,8 +216,7 @@ def open_selection(url: str) -> Selection:
     address = url if url.endswith(".parquet") else storage.join(url, TABLE)
     if not storage.exists(address):
         raise InputError(f"{url} holds no {TABLE}; give the --output of measure_selection.py")
-    with storage.open_input(address) as file:
-        table = pq.read_table(file)
+    table = parquet.read_table(address)
     if METADATA not in (table.schema.metadata or {}):
         raise InputError(f"{address} is no table of a selection function")
     described = json.loads(table.schema.metadata[METADATA])

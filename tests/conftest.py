@@ -100,6 +100,17 @@ def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "folder") if request.param == "local" else request.getfixturevalue("s3_url")
 
 
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """A Ray of this machine's own, for the tests of a file, which ends with them."""
+    import ray
+
+    os.environ["RAY_ADDRESS"] = "local"
+    yield
+    ray.shutdown()
+    del os.environ["RAY_ADDRESS"]
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real images that ``LENSRAY_REAL_DATA`` names."""

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from lensray import cutouts
 from lensray.simulation.imaging import convolve_valid, moffat_kernels
 from lensray.simulation.lenses import fluxes, margin_pixels
 from lensray.simulation.light import Ellipses, Grid, sersic_images
@@ -44,3 +45,28 @@ def galaxy(
     sigma = np.sqrt(sky**2 + np.clip(clean, 0, None) / gain)
     drawn = np.random.default_rng(seed).standard_normal(clean.shape)
     return (clean + noise * sigma * drawn).astype(np.float32)
+
+
+def ellipticals(count: int) -> np.ndarray:
+    """Galaxies of many magnitudes, half of them with too little light in the middle for a lens."""
+    magnitudes = np.random.default_rng(0).uniform(18.5, 20.5, count)
+    return np.concatenate(
+        [
+            galaxy(seed=k, mag=(i + 2.1, i + 0.6, i), index=4.0 if k % 2 else 0.5, radius=1.2)
+            for k, i in enumerate(magnitudes)
+        ]
+    )
+
+
+def write(folder, images, survey="hsc_wide", files=1, **columns):
+    """A survey of these images; returns its address."""
+    format = cutouts.CutoutFormat(
+        survey=survey,
+        bands=HSC_WIDE.bands,
+        pixel_scale_arcsec=HSC_WIDE.pixel_scale_arcsec,
+        shape=images.shape[1:],
+        dtype=images.dtype,
+    )
+    table = cutouts.make_table(format, [f"g{k}" for k in range(len(images))], images, **columns)
+    cutouts.write_survey([table], str(folder), format, rows_per_file=-(-len(images) // files))
+    return str(folder)

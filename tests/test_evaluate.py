@@ -121,17 +121,6 @@ def test_every_printed_figure_has_its_error_and_what_it_was_measured_on(run_job,
         assert "in the truth table" in line
 
 
-class NoAttempts:
-    def begin(self, stage, fragment):
-        return 1
-
-    def end(self, stage, fragment):
-        pass
-
-    def give_up(self, stage, fragment):
-        pass
-
-
 def test_the_scans_own_stages_leave_a_folder_that_can_be_evaluated(tmp_path):
     survey = surveys.toy_survey(tmp_path / "survey", 60, files=2)
     bundle = surveys.toy_bundle(tmp_path / "toy.safetensors")
@@ -145,9 +134,9 @@ def test_the_scans_own_stages_leave_a_folder_that_can_be_evaluated(tmp_path):
         inputs=plan.header.inputs,
         columns=plan.columns,
         schema=plan.column_schema,
-        attempts=NoAttempts(),
+        attempts=surveys.NoAttempts(),
     )
-    score = stages.ScoreFragment(bundles.load(bundle), NoAttempts(), lambda statuses: None)
+    score = stages.ScoreFragment(bundles.load(bundle), surveys.NoAttempts(), lambda statuses: None)
     write = stages.WriteFragment(output=plan.config.output, columns=plan.columns)
     for fragment in fragments:
         write(score(read(pa.Table.from_pylist([fragment], schema))))

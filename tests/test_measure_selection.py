@@ -1,17 +1,14 @@
 """``measure_selection.py``: on a real local Ray, stopped and taken up again; and wrong words, answered in one line."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import surveys
-from galaxies import galaxy
-from test_simulate_onto import write
+from galaxies import ellipticals, galaxy, write
 
 from lensray import bundle as bundles
 from lensray.distributed import selection as measuring
@@ -29,14 +26,6 @@ JOB = "measure_selection.py"
 
 
 @pytest.fixture(scope="module")
-def local_ray():
-    os.environ["RAY_ADDRESS"] = "local"
-    yield
-    ray.shutdown()
-    del os.environ["RAY_ADDRESS"]
-
-
-@pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     return surveys.toy_bundle(tmp_path_factory.mktemp("bundle") / "toy.safetensors", size=64)
 
@@ -44,12 +33,7 @@ def bundle(tmp_path_factory):
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory):
     """A survey of ellipticals, and of things that are no hosts."""
-    magnitudes = np.random.default_rng(0).uniform(18.5, 20.5, 24)
-    images = [
-        galaxy(seed=k, mag=(i + 2.1, i + 0.6, i), index=4.0 if k % 2 else 0.5, radius=1.2)
-        for k, i in enumerate(magnitudes)
-    ]
-    return write(tmp_path_factory.mktemp("hosts") / "s", np.concatenate(images), files=3)
+    return write(tmp_path_factory.mktemp("hosts") / "s", ellipticals(24), files=3)
 
 
 def scores_of(folder):

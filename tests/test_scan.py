@@ -26,14 +26,6 @@ from lensray.scoring import Scorer
 JOB = Path(__file__).parent.parent / "jobs" / "scan_survey.py"
 
 
-@pytest.fixture(scope="module")
-def local_ray():
-    os.environ["RAY_ADDRESS"] = "local"
-    yield
-    ray.shutdown()
-    del os.environ["RAY_ADDRESS"]
-
-
 @pytest.fixture
 def toy_bundle(tmp_path):
     return surveys.toy_bundle(tmp_path / "toy.safetensors")
@@ -314,19 +306,6 @@ class FlakyRead:
         return self.read(*arguments)
 
 
-class NoAttempts:
-    """Attempts of a process that never dies."""
-
-    def begin(self, stage, fragment):
-        return 1
-
-    def end(self, stage, fragment):
-        pass
-
-    def give_up(self, stage, fragment):
-        pass
-
-
 def test_read_that_fails_once_is_no_damage(tmp_path, toy_bundle, monkeypatch):
     survey = surveys.toy_survey(tmp_path / "survey", 40, files=1)
     plan = plan_scan(ScanConfig(cutouts=survey, bundle=toy_bundle, output=str(tmp_path / "out")))
@@ -336,7 +315,7 @@ def test_read_that_fails_once_is_no_damage(tmp_path, toy_bundle, monkeypatch):
         inputs=plan.header.inputs,
         columns=plan.columns,
         schema=plan.column_schema,
-        attempts=NoAttempts(),
+        attempts=surveys.NoAttempts(),
     )
     monkeypatch.setattr(stages, "read_slice", FlakyRead(stages.read_slice))
     fragment = {**plan.fragments.to_pylist()[0], "duplicates": []}

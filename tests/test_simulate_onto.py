@@ -1,57 +1,28 @@
 """``simulate_survey.py --onto``: on a real local Ray, stopped and taken up again; and wrong words, answered in one line."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import surveys
-from galaxies import galaxy
+from galaxies import ellipticals, galaxy, write
 
 from lensray import cutouts
 from lensray.distributed import simulate
 from lensray.distributed.simulation_plan import SimulateConfig
 from lensray.errors import InputError
 from lensray.simulation.onto_survey import injected_survey
-from lensray.survey import HSC_WIDE
 from lensray.survey_imaging import open_hosts
 
 JOB = Path(__file__).parent.parent / "jobs" / "simulate_survey.py"
 
 
 @pytest.fixture(scope="module")
-def local_ray():
-    os.environ["RAY_ADDRESS"] = "local"
-    yield
-    ray.shutdown()
-    del os.environ["RAY_ADDRESS"]
-
-
-def write(folder, images, survey="hsc_wide", files=1, **columns):
-    format = cutouts.CutoutFormat(
-        survey=survey,
-        bands=HSC_WIDE.bands,
-        pixel_scale_arcsec=HSC_WIDE.pixel_scale_arcsec,
-        shape=images.shape[1:],
-        dtype=images.dtype,
-    )
-    table = cutouts.make_table(format, [f"g{k}" for k in range(len(images))], images, **columns)
-    cutouts.write_survey([table], str(folder), format, rows_per_file=-(-len(images) // files))
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def survey(tmp_path_factory):
     """Elliptical galaxies of many magnitudes, half of them with too little light in the middle for a lens."""
-    magnitudes = np.random.default_rng(0).uniform(18.5, 20.5, 40)
-    images = [
-        galaxy(seed=k, mag=(i + 2.1, i + 0.6, i), index=4.0 if k % 2 else 0.5, radius=1.2)
-        for k, i in enumerate(magnitudes)
-    ]
-    return write(tmp_path_factory.mktemp("hosts") / "s", np.concatenate(images), files=4)
+    return write(tmp_path_factory.mktemp("hosts") / "s", ellipticals(40), files=4)
 
 
 def parts_of(folder):

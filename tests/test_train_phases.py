@@ -14,7 +14,6 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
-import ray
 import rings
 import surveys
 
@@ -32,14 +31,6 @@ PATIENCE_S = 600
 NOISE = ("PlacementGroup", "TrainController", "State API", "Reporting training result", "execution finished")
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def local_ray():
-    os.environ["RAY_ADDRESS"] = "local"
-    yield
-    ray.shutdown()
-    del os.environ["RAY_ADDRESS"]
 
 
 def wait_for(found):

@@ -122,14 +122,6 @@ def test_the_recipes_own_settings_are_the_first_trial(tmp_path):
     assert first == {RATE: 0.05, SIZE: "32"}
 
 
-@pytest.fixture(scope="module")
-def local_ray():
-    os.environ["RAY_ADDRESS"] = "local"
-    yield
-    ray.shutdown()
-    del os.environ["RAY_ADDRESS"]
-
-
 def searched(folder, **changed):
     """A search on rings and blobs."""
     return tune.Searched(

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from lensray.distributed.planning import ScanPlan
 from lensray.errors import InputError
-from lensray.io import storage
+from lensray.io import parquet, storage
 from lensray.pixels import Status
 
 # Statuses that another try may mend.
@@ -78,8 +78,7 @@ class Ledger:
 
     def fragments(self) -> pa.Table:
         """All fragments of the scan."""
-        with storage.open_input(self._url("fragments.parquet")) as file:
-            return pq.read_table(file)
+        return parquet.read_table(self._url("fragments.parquet"))
 
     def done(self) -> set[int]:
         """The fragments whose scores are complete."""
@@ -123,8 +122,7 @@ class Ledger:
         """Rows (``row``, counted through the survey) whose object_id came before; None if not yet known."""
         if not storage.exists(self._url("duplicates.parquet")):
             return None
-        with storage.open_input(self._url("duplicates.parquet")) as file:
-            return pq.read_table(file)
+        return parquet.read_table(self._url("duplicates.parquet"))
 
     def write_duplicates(self, rows: pa.Table) -> None:
         """Keep the rows whose object_id came before."""

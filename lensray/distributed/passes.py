@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 
 from lensray import catalogs
-from lensray.io import storage
+from lensray.io import parquet
 from lensray.metrics.truth import TruthCounts, TruthScores
 
 CHUNK = 64
@@ -40,7 +39,7 @@ def first_pass(parts: list[tuple[int, str]], k: int) -> FirstPass:
     """Top K, scores of the known lenses, and rows by status of some fragments."""
     found = FirstPass(catalogs.TopK(k), TruthScores(), Counter())
     for fragment, url in parts:
-        scores = _read_part(url)
+        scores = parquet.read_table(url)
         found.top.add(scores, fragment=fragment)
         found.truth.add(scores["score"].to_numpy(), **_truth_columns(scores))
         found.statuses.update(scores["status"].to_pylist())
@@ -50,14 +49,9 @@ def first_pass(parts: list[tuple[int, str]], k: int) -> FirstPass:
 def second_pass(parts: list[tuple[int, str]], counts: TruthCounts) -> TruthCounts:
     """How many scores of some fragments lie above and at each threshold; `counts` comes empty."""
     for _, url in parts:
-        scores = _read_part(url)
+        scores = parquet.read_table(url)
         counts.add(scores["score"].to_numpy(), **_truth_columns(scores))
     return counts
-
-
-def _read_part(url: str) -> pa.Table:
-    with storage.open_input(url) as file:
-        return pq.read_table(file)
 
 
 def _truth_columns(scores: pa.Table) -> dict[str, np.ndarray]:

@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from lensray import bundle as bundles
 from lensray.distributed.ledger import Ledger
 from lensray.distributed.planning import ScanConfig, plan_scan
 from lensray.distributed.resources import connect
@@ -24,10 +22,10 @@ from lensray.distributed.selection_plan import LENSES, ON_GALAXIES, ONTO, SCAN_O
 from lensray.distributed.simulate import check_device, make_parts, write_part
 from lensray.errors import InputError
 from lensray.inspection.selection_report import SelectionReport, write_selection_report
-from lensray.io import storage
+from lensray.io import parquet, storage
 from lensray.metrics.selection import design
 from lensray.progress import Progress
-from lensray.selection import Selection, Space, write_selection
+from lensray.selection import TABLE, Selection, Space, write_selection
 from lensray.simulation.deflectors import FAINTEST_I
 from lensray.simulation.designed import (
     designed_onto_table,
@@ -41,6 +39,7 @@ from lensray.survey_rows import Place, read_places
 from lensray.training.workbench import claim, disclaim, versions
 
 HOSTS = "_hosts.json"
+TABLES = {LENSES: TABLE, ONTO: "selection_onto.parquet"}
 WANTED_HOSTS = 1000
 """Galaxies that arcs are painted on, where the survey has as many."""
 
@@ -97,9 +96,6 @@ def measure_selection(plan: SelectionPlan) -> MeasuredSelection:
     )
     address = write_selection_report(report, config.output)
     return MeasuredSelection(report=address, lines=tuple(report.lines()))
-
-
-TABLES = {LENSES: "selection.parquet", ONTO: "selection_onto.parquet"}
 
 
 def _make(plan: SelectionPlan, name: str, stage: "DesignPart | OntoPart") -> None:
@@ -222,7 +218,7 @@ def _scanned(plan: SelectionPlan, name: str, space: Space) -> Selection:
     scan(scanned)
     ledger = Ledger(scanned.config.output)
     parts = [ledger.part_url(fragment) for fragment in scanned.fragments["fragment"].to_pylist()]
-    lenses = pa.concat_tables(_read(url) for url in parts).sort_by("object_id")
+    lenses = pa.concat_tables(parquet.read_table(url) for url in parts).sort_by("object_id")
     # Scores are float32, and so is the score of a candidate; a lens without a score, NaN, is not found.
     found = lenses["score"].to_numpy(zero_copy_only=False) >= plan.threshold
     return Selection(
@@ -257,11 +253,6 @@ def _with_true_foreground(plan: SelectionPlan, selection: Selection) -> Selectio
     return replace(selection, lenses=lenses)
 
 
-def _read(url: str) -> pa.Table:
-    with storage.open_input(url) as file:
-        return pq.read_table(file)
-
-
 def _check_found(plan: SelectionPlan, selection: Selection) -> None:
     if selection.column("found").any():
         return
@@ -275,7 +266,7 @@ def _check_found(plan: SelectionPlan, selection: Selection) -> None:
 
 def _provenance(plan: SelectionPlan) -> dict[str, Any]:
     return {
-        "bundle": {"name": plan.config.bundle, "sha256": bundles.read_header(plan.config.bundle).sha256},
+        "bundle": {"name": plan.config.bundle, "sha256": plan.sha256},
         "survey": plan.survey.name,
         "size": plan.size,
         "pixel_scale_arcsec": plan.survey.pixel_scale_arcsec,

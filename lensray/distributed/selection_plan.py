@@ -5,13 +5,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from lensray import bundle as bundles
 from lensray.cutout_format import CutoutFormat
 from lensray.distributed.planning import ScanConfig, plan_scan
 from lensray.errors import InputError
-from lensray.io import storage
+from lensray.io import parquet, storage
 from lensray.selection import Space, space
 from lensray.survey import SURVEYS, Survey, get_survey
 from lensray.survey_imaging import HostSurvey, imaging_of, open_hosts
@@ -116,6 +114,8 @@ class SelectionPlan:
     """What that threshold is."""
     hosts: HostSurvey | None
     """Real galaxies, if there are any."""
+    sha256: str
+    """Hash of the bundle."""
 
     def parts(self) -> list[dict[str, int]]:
         """The files of lenses: number, first lens and how many."""
@@ -174,6 +174,7 @@ def plan_selection(config: SelectionConfig) -> SelectionPlan:
         threshold=threshold,
         meaning=meaning,
         hosts=hosts,
+        sha256=header.sha256,
     )
 
 
@@ -229,8 +230,7 @@ def _threshold(config: SelectionConfig, header: bundles.Header) -> tuple[float, 
             f"{config.scan} was scanned with another bundle than {config.bundle}; give that one as --bundle"
         )
     wanted = config.inspected or INSPECTED
-    with storage.open_input(candidates) as file:
-        table = pq.read_table(file)
+    table = parquet.read_table(candidates)
     scores = table["score"].to_numpy()
     if "is_tracer" in table.column_names:
         # They were planted: nobody is shown them, and they take no candidate's place.

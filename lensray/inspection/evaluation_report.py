@@ -11,7 +11,14 @@ import pyarrow as pa
 import lensray
 from lensray.errors import InputError
 from lensray.inspection import figures
-from lensray.inspection.report import ReportData, ReportFigure, command_text, draw_figures, page_template
+from lensray.inspection.report import (
+    ReportData,
+    ReportFigure,
+    command_text,
+    draw_figures,
+    page_template,
+    write_page,
+)
 from lensray.inspection.scan_evaluation import ScanEvaluation, by_status
 from lensray.io import storage
 
@@ -58,10 +65,7 @@ def write_evaluation(evaluation: ScanEvaluation, url: str, command: list[str]) -
     """
     content = json.dumps(to_json(evaluation, command), indent=1, allow_nan=False)
     drawn = draw_figures(_report_data(evaluation))
-    for one in drawn.values():
-        storage.write_bytes(storage.join(url, "figures", f"{one.name}.png"), one.png)
-    address = storage.join(url, "report.html")
-    storage.write_bytes(address, render(evaluation, drawn, command).encode())
+    address = write_page(url, render(evaluation, drawn, command), drawn)
     storage.write_bytes(storage.join(url, "evaluation.json"), content.encode())
     return address
 

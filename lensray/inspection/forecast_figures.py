@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, PercentFormatter
 
 from lensray.inspection.figures import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, styled
 from lensray.metrics.calibration import Reliability, log_odds
@@ -12,17 +12,9 @@ from lensray.metrics.intervals import binomial_interval
 from lensray.metrics.probabilities import Calibration
 from lensray.metrics.scan_calibration import ScanCalibration
 
-_SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
 # Probabilities that are written at an axis of log odds.
 _TICKS = (1e-6, 1e-4, 0.01, 0.1, 0.5, 0.9, 0.99, 0.9999, 0.999999)
 _SAMPLED = np.linspace(-16.6, 16.6, 800)
-
-
-@FuncFormatter
-def _short(value: float, _: int | None) -> str:
-    """A count in few characters: 100, 10k, 1M."""
-    unit, suffix = next((one for one in _SUFFIXES if value >= one[0]), (1, ""))
-    return f"{value / unit:g}{suffix}"
 
 
 @styled
@@ -51,7 +43,7 @@ def forecast_figure(forecast: Forecast) -> Figure:
             xlim=(forecast.images[0], forecast.images[-1]),
             xlabel="Images inspected (logarithmic)",
         )
-        axes.xaxis.set_major_formatter(_short)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     pure.legend(loc="lower left", bbox_to_anchor=(0, 0.1), frameon=True, framealpha=0.8, edgecolor="none")
     return figure
 

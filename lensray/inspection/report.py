@@ -6,7 +6,7 @@ needed to repeat it. The figures are embedded, so that the file can be mailed; t
 
 import base64
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -99,11 +99,21 @@ def write_report(url: str, data: ReportData) -> str:
         Address of ``report.html``.
     """
     drawn = draw_figures(data)
+    return write_page(url, render(data, drawn), drawn)
+
+
+def write_page(url: str, html: str, drawn: Mapping[str, ReportFigure]) -> str:
+    """Write ``report.html`` and its figures into a folder, local or S3; returns the page's address."""
     for figure in drawn.values():
         storage.write_bytes(storage.join(url, "figures", f"{figure.name}.png"), figure.png)
     address = storage.join(url, "report.html")
-    storage.write_bytes(address, render(data, drawn).encode())
+    storage.write_bytes(address, html.encode())
     return address
+
+
+def rendered(drawings: Iterable[tuple[str, Figure, str]]) -> dict[str, ReportFigure]:
+    """Figures by their names, from name, drawing and alternative text of each; each drawing is let go when it is rendered."""
+    return {name: ReportFigure(name=name, png=figures.png(figure), alt=alt) for name, figure, alt in drawings}
 
 
 def render(data: ReportData, drawn: Mapping[str, ReportFigure]) -> str:
@@ -139,13 +149,8 @@ def page_template(name: str) -> jinja2.Template:
 
 def draw_figures(data: ReportData) -> dict[str, ReportFigure]:
     """The figures for which there is something to show, by name."""
-    drawn = {}
-    for name, draw in _FIGURES.items():
-        result = draw(data)
-        if result is not None:
-            figure, alt = result
-            drawn[name] = ReportFigure(name=name, png=figures.png(figure), alt=alt)
-    return drawn
+    results = ((name, draw(data)) for name, draw in _FIGURES.items())
+    return rendered((name, *result) for name, result in results if result is not None)
 
 
 Drawn = tuple[Figure, str] | None

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from lensray.inspection import figures
-from lensray.inspection.report import ReportFigure, command_text, page_template
+from lensray.inspection.report import ReportFigure, command_text, page_template, rendered, write_page
 from lensray.inspection.selection_figures import (
     agreement_figure,
     cuts_figure,
@@ -159,38 +158,36 @@ def write_selection_report(report: SelectionReport, url: str) -> str:
     """Write the report into a folder, local or S3; returns the address of ``report.html``."""
     with storage.atomic_output(storage.join(url, "cells.parquet")) as file:
         pq.write_table(cells_table(report), file)
-    drawn = {
-        name: ReportFigure(name=name, png=figures.png(draw), alt=alt)
-        for name, (draw, alt) in _figures(report).items()
-    }
-    for one in drawn.values():
-        storage.write_bytes(storage.join(url, "figures", f"{one.name}.png"), one.png)
-    address = storage.join(url, "report.html")
-    storage.write_bytes(address, render(report, drawn).encode())
+    drawn = rendered(_drawings(report))
+    address = write_page(url, render(report, drawn), drawn)
     storage.write_bytes(storage.join(url, "run.json"), json.dumps(dict(report.run), indent=1).encode())
     return address
 
 
-def _figures(report: SelectionReport) -> dict[str, tuple[Figure, str]]:
-    function = report.function
-    drawn = {
-        "cuts": (cuts_figure(function, report.labels), "Completeness along each parameter and pair through the reference lens"),
-        "projections": (
-            projections_figure(report.counted, report.labels, function.reference),
-            "Counted completeness in cells of each parameter and pair, over all other parameters",
-        ),
-        "agreement": (
-            agreement_figure(function.left_out(), function.found),
-            "Share of lenses found against the completeness that the function gives for lenses it was not fitted to",
-        ),
-    }  # fmt: skip
+def _drawings(report: SelectionReport) -> Iterator[tuple[str, Figure, str]]:
+    """Name, figure and alternative text of each."""
+    function, labels = report.function, report.labels
+    yield (
+        "cuts",
+        cuts_figure(function, labels),
+        "Completeness along each parameter and pair through the reference lens",
+    )
+    yield (
+        "projections",
+        projections_figure(report.counted, labels, function.reference),
+        "Counted completeness in cells of each parameter and pair, over all other parameters",
+    )
+    yield (
+        "agreement",
+        agreement_figure(function.left_out(), function.found),
+        "Share of lenses found against the completeness that the function gives for lenses it was not fitted to",
+    )
     if report.differences:
-        labels = {name: report.labels[name] for name in report.differences}
-        drawn["onto"] = (
+        yield (
+            "onto",
             onto_figure(report.differences, labels),
             "Completeness on real galaxies beside what simulated lenses let expect",
         )
-    return drawn
 
 
 def render(report: SelectionReport, drawn: Mapping[str, ReportFigure]) -> str:

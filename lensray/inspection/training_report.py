@@ -15,7 +15,14 @@ from matplotlib.figure import Figure
 
 from lensray.inspection import figures, training_figures
 from lensray.inspection.generation_figures import contact_sheet, distances_figure
-from lensray.inspection.report import ReportFigure, command_text, page_template, seconds_text
+from lensray.inspection.report import (
+    ReportFigure,
+    command_text,
+    page_template,
+    rendered,
+    seconds_text,
+    write_page,
+)
 from lensray.inspection.training_records import (
     Evaluation,
     PhaseRecord,
@@ -82,13 +89,9 @@ def write_training_report(report: TrainingReport, url: str) -> str:
         Address of ``report.html``.
     """
     drawn = draw_figures(report)
-    for drawing in drawn.values():
-        storage.write_bytes(storage.join(url, "figures", f"{drawing.name}.png"), drawing.png)
     content = json.dumps(to_json(report), indent=1, allow_nan=False)
     storage.write_bytes(storage.join(url, "training.json"), content.encode())
-    address = storage.join(url, "report.html")
-    storage.write_bytes(address, render(report, drawn).encode())
-    return address
+    return write_page(url, render(report, drawn), drawn)
 
 
 # --- figures --------------------------------------------------------------------------------------------
@@ -96,10 +99,7 @@ def write_training_report(report: TrainingReport, url: str) -> str:
 
 def draw_figures(report: TrainingReport) -> dict[str, ReportFigure]:
     """The figures for which there is something to show, by name."""
-    return {
-        name: ReportFigure(name=name, png=figures.png(draw()), alt=alt)
-        for name, draw, alt in _drawings(report)
-    }
+    return rendered((name, draw(), alt) for name, draw, alt in _drawings(report))
 
 
 def _drawings(report: TrainingReport) -> Iterator[tuple[str, Callable[[], Figure], str]]:

@@ -1,7 +1,7 @@
 """The report of a search for settings: ``search.json``, ``trials.csv``, ``report.html`` with its figures."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lensray.inspection import figures
-from lensray.inspection.report import ReportFigure, command_text, page_template
+from lensray.inspection.report import ReportFigure, command_text, page_template, rendered, write_page
 from lensray.inspection.training_records import Evaluation
 from lensray.inspection.tuning_figures import parallel_coordinates, scores_figure
 from lensray.io import storage
@@ -118,29 +118,23 @@ def write_tuning_report(report: TuningReport, url: str) -> str:
         "run": dict(report.run),
     }
     storage.write_bytes(storage.join(url, "search.json"), json.dumps(content, indent=1, default=str).encode())
-    drawn = {
-        name: ReportFigure(name=name, png=figures.png(draw), alt=alt)
-        for name, (draw, alt) in _figures(report).items()
-    }
-    for one in drawn.values():
-        storage.write_bytes(storage.join(url, "figures", f"{one.name}.png"), one.png)
-    address = storage.join(url, "report.html")
-    storage.write_bytes(address, _render(report, table, drawn).encode())
-    return address
+    drawn = rendered(_drawings(report))
+    return write_page(url, _render(report, table, drawn), drawn)
 
 
-def _figures(report: TuningReport) -> dict[str, tuple[Figure, str]]:
+def _drawings(report: TuningReport) -> Iterator[tuple[str, Figure, str]]:
+    """Name, figure and alternative text of each."""
     name = report.metric.replace("_", " ")
-    return {
-        "scores": (
-            scores_figure(report.trials, name),
-            f"Best {name} of each trial in the order of their starts",
-        ),
-        "parallel": (
-            parallel_coordinates(report.trials, report.space, name),
-            f"Parallel coordinates of the settings, coloured by {name}",
-        ),
-    }
+    yield (
+        "scores",
+        scores_figure(report.trials, name),
+        f"Best {name} of each trial in the order of their starts",
+    )
+    yield (
+        "parallel",
+        parallel_coordinates(report.trials, report.space, name),
+        f"Parallel coordinates of the settings, coloured by {name}",
+    )
 
 
 def _render(report: TuningReport, table: pd.DataFrame, drawn: Mapping[str, ReportFigure]) -> str:

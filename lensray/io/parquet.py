@@ -54,6 +54,12 @@ def write_folder(
     return rows
 
 
+def read_table(url: str) -> pa.Table:
+    """A Parquet file that fits into memory, by its address."""
+    with storage.open_input(url) as file:
+        return pq.read_table(file)
+
+
 def regroup(parts: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """The same rows in tables of `rows` rows (the last may have fewer)."""
     waiting: list[pa.Table] = []

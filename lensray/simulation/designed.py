@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from lensray import cutouts
-from lensray.cutout_format import CutoutFormat
 from lensray.metrics.selection import design
 from lensray.simulation.deflectors import Hosts, measure_hosts, red_offset
 from lensray.simulation.draws import Draws, Floats
@@ -29,6 +28,7 @@ from lensray.simulation.population import SEEING, SEEING_SCATTER, lensing, place
 from lensray.simulation.rendering import MICRO_BATCH, render
 from lensray.simulation.scene import Artefacts, Scene, SceneBuilder, Stars
 from lensray.simulation.simulator import Simulated, observe, random_numbers
+from lensray.simulation.table import as_stored, format_of
 from lensray.survey import Survey
 from lensray.survey_imaging import HostSurvey
 
@@ -90,15 +90,11 @@ def designed_lenses(
         scene = _scene(survey, size, batch, uniforms)
         clean, lensed = render(scene, survey, size, torch.device(device), arc_mag=batch["arc_mag"])
         images = observe(clean, noise, scene, survey, sky_factor=batch.get("noise_factor"))
-        parts.append((images, {**scene.parameters, **lensed}))
-    return Simulated(
-        images=torch.cat([images for images, _ in parts]),
-        kind=np.full(len(indices), "lens"),
-        parameters={
-            name: np.concatenate([drawn[name] for _, drawn in parts]).astype(np.float32)
-            for name in parts[0][1]
-        },
-    )
+        parameters = {
+            name: values.astype(np.float32) for name, values in {**scene.parameters, **lensed}.items()
+        }
+        parts.append(Simulated(images=images, kind=scene.kind, parameters=parameters))
+    return Simulated.joined(parts)
 
 
 def _scene(survey: Survey, size: int, columns: Columns, uniforms: Floats) -> Scene:
@@ -151,11 +147,10 @@ def designed_table(
     that were drawn have columns with ``drawn_`` before their names.
     """
     made = designed_lenses(survey, indices, columns, seed=seed, size=size, device=device)
-    limit = np.finfo(np.float16).max
-    images = made.images.cpu().numpy().clip(-limit, limit).astype(np.float16)
+    images = as_stored(made.images, "float16")
     drawn = {f"drawn_{name}": values for name, values in made.parameters.items()}
     return cutouts.make_table(
-        _format(survey, images),
+        format_of(survey, images),
         indices,
         images,
         **{name: pa.array(v) for name, v in {**columns, **drawn}.items()},
@@ -210,7 +205,7 @@ def designed_onto_table(
         device=device,
     )
     return cutouts.make_table(
-        _format(hosts.imaging, made.images),
+        format_of(hosts.imaging, made.images),
         indices,
         made.images,
         ra=chosen["ra"].cast(pa.float64()).combine_chunks(),
@@ -285,13 +280,3 @@ def true_foreground(
 def taken(hosts: Hosts, rows: NDArray[np.int64]) -> Hosts:
     """The measurements of some of the galaxies, which may come several times."""
     return Hosts(**{field.name: getattr(hosts, field.name)[rows] for field in fields(Hosts)})
-
-
-def _format(survey: Survey, images: NDArray) -> CutoutFormat:
-    return CutoutFormat(
-        survey=survey.name,
-        bands=survey.bands,
-        pixel_scale_arcsec=survey.pixel_scale_arcsec,
-        shape=images.shape[1:],
-        dtype=images.dtype,
-    )

@@ -6,6 +6,7 @@ where a GPU renders. Parameters of the draw are the same to the bit; pixels are 
 brightest pixel, since the vector units round a batch's last elements differently from the others.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,18 @@ class Simulated:
     """``lens`` or the kind of non-lens, shape (N,)."""
     parameters: dict[str, NDArray[np.float32]]
     """Parameters by name, shape (N,), NaN where one does not apply."""
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Simulated]") -> "Simulated":
+        """One batch of several, at least one."""
+        return cls(
+            images=torch.cat([part.images for part in parts]),
+            kind=np.concatenate([part.kind for part in parts]),
+            parameters={
+                name: np.concatenate([part.parameters[name] for part in parts])
+                for name in parts[0].parameters
+            },
+        )
 
 
 def simulate(
@@ -90,13 +103,7 @@ def simulate(
         )
         for start in range(0, max(len(indices), 1), MICRO_BATCH)
     ]
-    return Simulated(
-        images=torch.cat([part.images for part in parts]),
-        kind=np.concatenate([part.kind for part in parts]),
-        parameters={
-            name: np.concatenate([part.parameters[name] for part in parts]) for name in parts[0].parameters
-        },
-    )
+    return Simulated.joined(parts)
 
 
 def _simulate_batch(

@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lensray import cutouts
 from lensray.simulation import simulate
@@ -53,17 +54,9 @@ def simulated_table(
         A cutout table with ``label``, ``is_tracer``, ``kind`` and the drawn parameters.
     """
     drawn = simulate(survey, indices, is_lens, seed=SURVEY_SEEDS + seed, size=size, device=device)
-    limit = np.finfo(dtype).max
-    images = np.clip(drawn.images.cpu().numpy(), -limit, limit).astype(dtype)
-    fmt = cutouts.CutoutFormat(
-        survey=survey.name,
-        bands=survey.bands,
-        pixel_scale_arcsec=survey.pixel_scale_arcsec,
-        shape=images.shape[1:],
-        dtype=images.dtype,
-    )
+    images = as_stored(drawn.images, dtype)
     return cutouts.make_table(
-        fmt,
+        format_of(survey, images),
         indices,
         images,
         label=pa.array(is_lens),
@@ -73,4 +66,21 @@ def simulated_table(
             name: pa.array(values, pa.float32(), from_pandas=True)
             for name, values in drawn.parameters.items()
         },
+    )
+
+
+def as_stored(images: Tensor, dtype: Literal["float32", "float16"]) -> NDArray:
+    """Images in the type that they are stored in; values beyond the type's range are clipped to it."""
+    limit = np.finfo(dtype).max
+    return np.clip(images.cpu().numpy(), -limit, limit).astype(dtype)
+
+
+def format_of(survey: Survey, images: NDArray) -> cutouts.CutoutFormat:
+    """Format of a survey's images (N, bands, height, width)."""
+    return cutouts.CutoutFormat(
+        survey=survey.name,
+        bands=survey.bands,
+        pixel_scale_arcsec=survey.pixel_scale_arcsec,
+        shape=images.shape[1:],
+        dtype=images.dtype,
     )

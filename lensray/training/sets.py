@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from lensray.cutout_format import METADATA_KEY
 from lensray.errors import InputError
-from lensray.io import storage
+from lensray.io import parquet, storage
 from lensray.survey_rows import TRUTH_COLUMNS, sample_rows
 
 KEPT = ("object_id", "ra", "dec")
@@ -74,8 +74,7 @@ def top_of(run: str, depth: int) -> pa.Table:
     InputError
         If there is none.
     """
-    with storage.open_input(storage.join(run, "candidates.parquet")) as file:
-        table = pq.read_table(file).slice(0, depth)
+    table = parquet.read_table(storage.join(run, "candidates.parquet")).slice(0, depth)
     if table.num_rows == 0:
         raise InputError(f"the scan {run} has no candidate: nothing survives into the next phase")
     return table
