@@ -2,6 +2,7 @@
 
     python jobs/scan_survey.py        # demo: simulates a survey and scans it into runs/demo
     python jobs/scan_survey.py --cutouts URL --bundle eznet_hsc --output URL
+    python jobs/scan_survey.py --images 'URL/{tile}/{band}.fits' --catalog sources.fits --bundle eznet_hsc --output URL
 
 A scan that was stopped goes on with the same words.
 """
@@ -10,12 +11,17 @@ import sys
 from dataclasses import dataclass
 
 from lensray.command_line import run_job
-from lensray.distributed.planning import ScanConfig, plan_scan
+from lensray.distributed.planning import ScanConfig, plan_mosaics, plan_scan
 
 
 def main(config: ScanConfig) -> None:
     """Check everything first, then import ray and torch, and scan."""
-    plan = plan_scan(config)
+    mosaics = plan_mosaics(config)
+    if mosaics:
+        from lensray.distributed.extraction import make_sources
+
+        make_sources(mosaics)
+    plan = plan_scan(config, mosaics)
     from lensray.distributed.scan import scan
 
     print(scan(plan).summary())

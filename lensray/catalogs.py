@@ -1,4 +1,4 @@
-"""Catalogues: the ranked candidates of a scan, its objects by name, and positions on the sky.
+"""Catalogues: the ranked candidates of a scan, and its objects by name.
 
 A ranking of billions needs no sort: `TopK` keeps the best K rows while the scores pass by, fragment after
 fragment, and gives the same list whatever their order. Equal scores are ranked in the order of the survey.
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from lensray.errors import InputError
-from lensray.io import parquet, storage
+from lensray.io import hats, parquet, storage
 
 _FRAGMENT, _ROW = "__fragment", "__row"
 NOT_FOUND = "not_found"
@@ -121,14 +121,15 @@ def with_probability(candidates: pa.Table, probability: ArrayLike) -> pa.Table:
 
 
 def write_candidates(candidates: pa.Table, url: str) -> None:
-    """Write ``candidates.parquet``, and ``candidates.csv`` without the images.
+    """Write ``candidates.parquet``, and without the images ``candidates.csv`` and the HATS catalogue ``candidates_hats``.
 
     Parameters
     ----------
     candidates : pyarrow.Table
         From `TopK.table`, with whatever columns were added, such as ``image``.
     url : str
-        The scan's output folder, local or S3. Each file appears complete or not at all.
+        The scan's output folder, local or S3. Each file appears complete or not at all; there is no HATS catalogue where no
+        candidate has a position.
 
     Notes
     -----
@@ -142,6 +143,8 @@ def write_candidates(candidates: pa.Table, url: str) -> None:
         pacsv.write_csv(
             candidates.select(simple), file, pacsv.WriteOptions(quoting_style="needed", quoting_header="none")
         )
+    if {"ra", "dec"} <= set(simple):
+        hats.write_hats(candidates.select(simple), storage.join(url, "candidates_hats"), "candidates")
 
 
 def _fits_csv(kind: pa.DataType) -> bool:
@@ -270,85 +273,3 @@ def _ranks(scores: pa.ChunkedArray, survey: Iterator[NDArray[np.float32]]) -> pa
         bins += np.bincount(np.searchsorted(thresholds, part, side="left"), minlength=len(bins))
     ranks = 1 + bins.sum() - np.cumsum(bins)
     return pa.array(ranks[np.searchsorted(thresholds, values)], pa.int64(), mask=missing)
-
-
-def sexagesimal(ra: ArrayLike, dec: ArrayLike) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
-    """Positions in degrees as texts, to 0.01 s of time and 0.1 arcsec; empty where they are not known.
-
-    >>> ra, dec = sexagesimal([150.1163213, float("nan")], [-2.2052, 1.0])
-    >>> ra.tolist(), dec.tolist()
-    (['10:00:27.92', ''], ['-02:12:18.7', ''])
-    """
-    from astropy.coordinates import Angle  # here, since a command that checks its input does without astropy
-
-    alpha, delta = np.asarray(ra, dtype=np.float64), np.asarray(dec, dtype=np.float64)
-    known = np.isfinite(alpha) & np.isfinite(delta)
-    # Rounded first: 359.9999999 degrees are 0 hours, not 24.
-    hours = np.round(np.where(known, alpha, 0.0) % 360 * 24000) / 360000 % 24
-    ra_text = Angle(hours, "hourangle").to_string(unit="hour", sep=":", precision=2, pad=True)
-    dec_text = Angle(np.where(known, delta, 0.0), "deg").to_string(
-        unit="deg", sep=":", precision=1, pad=True, alwayssign=True
-    )
-    return np.where(known, ra_text, ""), np.where(known, dec_text, "")
-
-
-def degrees(ra: Sequence[str], dec: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Positions as texts (hours and degrees, with colons, blanks or letters between) in degrees.
-
-    Raises
-    ------
-    InputError
-        If a text is no angle.
-
-    >>> ra, dec = degrees(["10:00:27.92"], ["-00:30:00"])
-    >>> round(float(ra[0]), 4), float(dec[0])
-    (150.1163, -0.5)
-    """
-    from astropy.coordinates import Angle
-
-    try:
-        return np.asarray(Angle(list(ra), "hourangle").deg), np.asarray(Angle(list(dec), "deg").deg)
-    except ValueError as error:
-        raise InputError(
-            f"not a sexagesimal position ({error}); write hours and degrees as 10:00:27.92 -02:12:18.7"
-        ) from None
-
-
-def cross_match(
-    ra: ArrayLike, dec: ArrayLike, ra_known: ArrayLike, dec_known: ArrayLike, radius_arcsec: float
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The nearest known object of each position, within a radius.
-
-    Parameters
-    ----------
-    ra, dec : array_like of float, shape (N,)
-        Degrees (ICRS); NaN where not known.
-    ra_known, dec_known : array_like of float, shape (M,)
-        Positions to match with; those with NaN are never matched.
-    radius_arcsec : float
-
-    Returns
-    -------
-    index : ndarray of int, shape (N,)
-        Place of the nearest known object, -1 if none is within the radius.
-    separation_arcsec : ndarray of float, shape (N,)
-        Great-circle distance to it, NaN where there is none. One known object may match several.
-    """
-    from astropy.coordinates import SkyCoord
-
-    positions = [np.asarray(values, dtype=np.float64) for values in (ra, dec, ra_known, dec_known)]
-    here = np.flatnonzero(np.isfinite(positions[0]) & np.isfinite(positions[1]))
-    there = np.flatnonzero(np.isfinite(positions[2]) & np.isfinite(positions[3]))
-    index = np.full(len(positions[0]), -1, dtype=np.int64)
-    separation = np.full(len(positions[0]), np.nan)
-    if not len(here) or not len(there):
-        return index, separation
-    known = SkyCoord(positions[2][there], positions[3][there], unit="deg")
-    nearest, distance, _ = SkyCoord(positions[0][here], positions[1][here], unit="deg").match_to_catalog_sky(
-        known
-    )
-    arcsec = np.asarray(distance.to_value("arcsec"), dtype=np.float64)
-    near = arcsec <= radius_arcsec
-    index[here[near]] = there[nearest[near]]
-    separation[here[near]] = arcsec[near]
-    return index, separation

@@ -41,6 +41,16 @@ class Status:
     """The row's part of the file cannot be read."""
     FAILED = "failed"
     """The model fails on it, again and again."""
+    NO_POSITION = "no_position"
+    """The catalogue has no position of the source, or none on the sky."""
+    OFF_IMAGE = "off_image"
+    """No mosaic holds the source's position."""
+    MISSING_BAND = "missing_band"
+    """A band of its tile has no file."""
+    NO_WCS = "no_wcs"
+    """A mosaic of its tile does not say where on the sky it lies."""
+    DIFFERENT_GRIDS = "different_grids"
+    """The bands of its tile do not have the same pixels."""
 
 
 SCORED = (Status.OK, Status.FILLED_NAN)

@@ -7,7 +7,8 @@ one array, so that everything from Arrow to the network goes on handling one arr
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,41 @@ from lensray.errors import InputError
 from lensray.pixels import SCORED, Status
 
 Formats = Mapping[str, CutoutFormat]
+
+
+class ImageReader(Protocol):
+    """From rows of a survey's table to their images: stored in it, or cut out of mosaics."""
+
+    @property
+    def formats(self) -> Formats:
+        """Format of each column of images."""
+        ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the table that it needs."""
+        ...
+
+    def __call__(self, table: pa.Table) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Images of every column, and the first reason why a row lacks one (``ok`` where it does not)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredImages:
+    """Images that the survey's table holds."""
+
+    formats: Formats
+    """Their formats, as stored, by column."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of images."""
+        return tuple(self.formats)
+
+    def __call__(self, table: pa.Table) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """As `decode_images`."""
+        return decode_images(table, self.formats)
 
 
 def read_formats(schema: pa.Schema, inputs: Inputs, **overrides: Any) -> dict[str, CutoutFormat]:

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lensray import catalogs
-from lensray.catalogs import TopK, cross_match, degrees, find_objects, sexagesimal, write_candidates
+from lensray.catalogs import TopK, find_objects, write_candidates
 from lensray.errors import InputError
 from lensray.io import storage
+from lensray.io.hats import hats_columns, table_files
 from lensray.io.tables import tensor_column
 
 
@@ -107,6 +108,17 @@ def test_candidates_are_written_with_images_and_as_text_without(tmp_path):
     assert rows[1]["ra"] == ""
 
 
+def test_candidates_with_a_position_are_a_hats_catalogue_without_images(tmp_path):
+    table = candidates().append_column("dec", pa.array([1.0, 2.0, None]))
+    write_candidates(table, str(tmp_path))
+    [entry] = table_files(str(tmp_path / "candidates_hats"))
+    rows = pq.ParquetFile(entry.path).read()
+    assert rows["object_id"].to_pylist() == ["J2"]
+    assert rows.column_names == ["_healpix_29", *(name for name in table.column_names if name != "image")]
+    write_candidates(table.slice(1), str(tmp_path))
+    assert hats_columns(str(tmp_path / "candidates_hats")) is None
+
+
 def test_numbers_survive_the_text_file_to_the_last_bit(tmp_path):
     table = candidates()
     write_candidates(table, str(tmp_path))
@@ -185,45 +197,3 @@ def test_search_that_cannot_succeed_is_answered(run_url, tmp_path):
     write_run(str(tmp_path / "begun"), [part([1], [0.5], ["ok"])], done=[])
     with pytest.raises(InputError, match="start its scan again"):
         find_objects(str(tmp_path / "begun"), [1])
-
-
-# --- positions ------------------------------------------------------------------------------------------
-
-
-def test_sexagesimal_of_a_known_position():
-    # The lens "Cosmic Horseshoe", SDSS J114833.14+193003.2 (Belokurov et al. 2007).
-    ra, dec = sexagesimal([177.138083], [19.500889])
-    assert (ra[0], dec[0]) == ("11:48:33.14", "+19:30:03.2")
-
-
-@given(st.floats(0, 360, exclude_max=True), st.floats(-90, 90))
-def test_sexagesimal_and_back_is_the_position_to_its_digits(ra, dec):
-    ra_back, dec_back = degrees(*(texts.tolist() for texts in sexagesimal([ra], [dec])))
-    assert abs((ra_back[0] - ra + 180) % 360 - 180) * 3600 <= 0.0751
-    assert abs(dec_back[0] - dec) * 3600 <= 0.0501
-
-
-def test_right_ascension_that_rounds_to_a_full_circle_is_zero_hours():
-    ra, dec = sexagesimal([359.99999999], [-0.00001])
-    assert (ra[0], dec[0]) == ("00:00:00.00", "-00:00:00.0")
-
-
-def test_text_that_is_no_position_is_refused():
-    with pytest.raises(InputError, match="sexagesimal"):
-        degrees(["nonsense"], ["+10:00:00"])
-
-
-def test_cross_match_finds_the_nearest_within_the_radius_across_the_origin():
-    ra, dec = np.array([0.0, 180.0, np.nan, 45.0]), np.array([0.0, 89.9999, 1.0, 10.0])
-    ra_known = np.array([359.9999, 0.0, np.nan, 45.001])
-    dec_known = np.array([0.0, 89.9999, 1.0, 10.0])
-    index, separation = cross_match(ra, dec, ra_known, dec_known, radius_arcsec=1.0)
-    assert index.tolist() == [0, 1, -1, -1]
-    np.testing.assert_allclose(separation[:2], [0.36, 0.72], rtol=1e-6)
-    assert np.isnan(separation[2:]).all()
-
-
-def test_cross_match_with_an_empty_catalogue_matches_nothing():
-    index, separation = cross_match([1.0], [1.0], [], [], radius_arcsec=10)
-    assert index.tolist() == [-1]
-    assert np.isnan(separation).all()

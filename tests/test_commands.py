@@ -52,7 +52,7 @@ def write_table(tmp_path, table):
         ({"keep": "colour"}, "colour"),
         ({"keep": "image"}, "of its own"),
         ({"pixel_scale": "0"}, "--pixel-scale"),
-        ({"cutouts": ""}, "--cutouts is empty"),
+        ({"cutouts": ""}, "neither --cutouts nor --images"),
         ({"classes": "ring"}, "ring"),
         ({"nonsense": "1"}, "--nonsense"),
     ],

@@ -11,9 +11,13 @@ from lensray import bundle as bundles
 from lensray import recipes
 from lensray.errors import InputError
 from lensray.io import storage
+from lensray.models.eznet import THESIS_BLOCKS
+from lensray.normalization import Arcsinh
+from lensray.recipes import eznet_hsc
 from lensray.recipes.outcome import run_recipe
 from lensray.training import plain
 from lensray.training.plain import PlainWorkbench
+from lensray.training.schedules import OneCycle
 from lensray.training.sets import rows_of
 
 SMALLER = {"euclid_efficientnet": {"objects": 40, "members": 1}}
@@ -215,3 +219,22 @@ def test_a_phase_that_gets_no_survivors_says_so(tmp_path):
 def test_fewer_lenses_than_half_a_batch_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"3 images with label true are fewer than the 4 of one batch"):
         work_through("eznet_hsc", config_of("eznet_hsc", tmp_path / "run", lenses=3))
+
+
+def test_eznets_tuned_settings_are_those_of_the_search(tmp_path):
+    """The values that trial had, by the phase's own fields."""
+    thesis, tuned = (
+        eznet_hsc.phase(eznet_hsc.Config(output=str(tmp_path), tuned=tuned)) for tuned in (False, True)
+    )
+    assert (thesis.batch_size, tuned.batch_size) == (64, 128)
+    assert isinstance(tuned.normalization, Arcsinh)
+    assert isinstance(tuned.schedule, OneCycle)
+    assert tuned.arguments["branching_rate"] == 3
+    assert len(tuned.arguments["blocks"]) <= len(THESIS_BLOCKS)
+    assert (tuned.augmentation.max_zoom, tuned.augmentation.max_shift, tuned.smoothing) == (1.69, 6, 0.0715)
+    assert (tuned.epochs, tuned.repeats, tuned.averaging) == (thesis.epochs, thesis.repeats, thesis.averaging)
+    work_through("eznet_hsc", config_of("eznet_hsc", tmp_path / "run", tuned=True))
+    with pytest.raises(InputError, match="leave --learning-rate out"):
+        eznet_hsc.Config(output="x", tuned=True, learning_rate=0.1)
+    with pytest.raises(InputError, match="leave --optimizer out"):
+        eznet_hsc.Config(output="x", tuned=True, optimizer="adamw")

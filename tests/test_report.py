@@ -11,7 +11,7 @@ import pytest
 from lensray.bundle import Inputs
 from lensray.catalogs import TopK, with_ordinality, with_probability
 from lensray.inspection import figures
-from lensray.inspection.report import ReportData, draw_figures, render, write_report
+from lensray.inspection.report import ReportData, draw_figures, known_as, render, write_report
 from lensray.io.tables import tensor_column
 from lensray.metrics.ranking import tracer_rank_curve
 from lensray.metrics.scan_metrics import scan_metrics
@@ -252,6 +252,31 @@ def test_report_without_images_lists_the_candidates_all_the_same():
     page = page_of(bare)
     assert "The candidates have no images." in page.words
     assert "HSC J" in page.words
+
+
+def test_report_tells_known_lenses_from_new_ones(data):
+    count = data.candidates.num_rows
+    names = [None, "Cheshire Cat | SDSSJ1038+4849", "<b>"] + [None] * (count - 3)
+    candidates = data.candidates.drop_columns(["is_tracer", "label"])
+    candidates = candidates.append_column("known_lens", pa.array(names, pa.string()))
+    separations = pa.array([None, 0.44, 2.0] + [None] * (count - 3), pa.float64())
+    candidates = candidates.append_column("known_separation_arcsec", separations)
+    record = {"lenses": 32_838, "radius_arcsec": 3.0, "candidates": count, "candidates_known": 2}
+    page = page_of(replace(data, run={**data.run, "known_lenses": record}, candidates=candidates))
+    assert "Cheshire Cat, 0.4″ off" in page.words
+    assert "SDSSJ1038+4849" not in page.words
+    assert "<b>, 2.0″ off" in page.words
+    assert "Known lenses 2 of 60 candidates" in page.words
+    assert "32,838 lenses) within 3 arcsec, else new" in page.words
+    placed = {"ra": 1.0, "dec": 2.0, "known_lens": None}
+    found = {"known_lens": "A", "known_separation_arcsec": 1.0}
+    assert known_as({**placed, **found, "is_tracer": True}) == "tracer, A, 1.0″ off"
+    assert known_as({**placed, "is_tracer": True}) == "tracer"
+    assert [known_as(row) for row in (placed, {**placed, "ra": None}, {**placed, "dec": float("nan")})] == [
+        "new",
+        "",
+        "",
+    ]
 
 
 def test_report_says_what_an_inspection_brings(data, page):

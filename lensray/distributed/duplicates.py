@@ -35,7 +35,7 @@ def find(plan: ScanPlan, bucket_rows: int = BUCKET_ROWS) -> pa.Table:
     first_rows = plan.fragments.group_by("path").aggregate([("first_row", "min")])
     files = ray.put([(row["path"], row["first_row_min"]) for row in first_rows.to_pylist()])
     task = ray.remote(num_cpus=0.5)(rows_in_bucket)
-    found = ray.get([task.remote(plan.config.cutouts, files, bucket, buckets) for bucket in range(buckets)])
+    found = ray.get([task.remote(plan.survey, files, bucket, buckets) for bucket in range(buckets)])
     return pa.table({"row": pa.array(np.sort(np.concatenate(found)), pa.int64())})
 
 

@@ -21,14 +21,16 @@ from lensray import catalogs, cutouts
 from lensray.bundle import Bundle
 from lensray.distributed import passes
 from lensray.distributed.ledger import Ledger
-from lensray.distributed.planning import ScanPlan, calibration_of, settings_of
+from lensray.distributed.planning import ScanPlan, calibration_of, known_lenses_of, settings_of
 from lensray.distributed.stages import read_slice
 from lensray.errors import LensRayError
 from lensray.inspection.report import ReportData, write_report
 from lensray.io import storage
+from lensray.known_lenses import KnownLenses, match_known
 from lensray.metrics.scan_metrics import ScanMetrics, scan_metrics
 from lensray.metrics.truth import TruthCounts, TruthScores
 from lensray.pixels import SCORED, Status
+from lensray.reading import ImageReader
 
 PACKAGES = ("ray", "torch", "numpy", "pyarrow", "astropy", "scipy", "safetensors")
 
@@ -60,6 +62,8 @@ class ScanResult:
                 f"ranking performance {self.metrics['ranking_performance']:.4f} "
                 f"({self.metrics['measured_on']['ranking_performance']}){'; ' if top else ''}{top}"
             )
+        if run.get("known_lenses"):
+            lines.append(_known(run["known_lenses"]))
         if not run["rows_scored"]:
             lines.append("nothing was scored: see the reasons above, and docs/formats.md for what they mean")
         if run["invalid"].get("failed") or run["invalid"].get("unreadable"):
@@ -71,6 +75,14 @@ def _rate(run: dict[str, Any]) -> str:
     if not run["rows_this_run"]:
         return "all fragments had been scored before; ranked again"
     return f"{run['cutouts_per_s']:,.0f} cutouts/s over {run['scoring_s']:,.1f} s ({run['actors']} actors, {run['device']})"
+
+
+def _known(known: dict[str, Any]) -> str:
+    left_out = f", {known['left_out']:,} rows without a position left out" if known["left_out"] else ""
+    return (
+        f"{known['candidates_known']:,} of {known['candidates']:,} candidates are within {known['radius_arcsec']:g} arcsec of a "
+        f"known lens ({known['lenses']:,} of {known['table']}{left_out})"
+    )
 
 
 def _reasons(invalid: dict[str, int]) -> str:
@@ -98,16 +110,20 @@ def finish(
     for counted in passes.map_chunks(passes.second_pass, parts, ray.put(counts)):
         counts.merge(counted)
     metrics = scan_metrics(first.truth, counts, lens_rate=plan.config.lens_rate)
-    candidates = candidate_table(plan, top, first.top.origins(), counts)
+    known = known_lenses_of(plan.config)
+    candidates = candidate_table(plan, top, first.top.origins(), counts, known)
     run = run_record(plan, bundle, first.statuses, ledger.sessions(), started, command)
+    run["known_lenses"] = known_record(known, plan.config.known_radius, candidates)
     return write_outputs(plan, bundle, candidates, metrics, first.truth, run)
 
 
 # --- candidates -----------------------------------------------------------------------------------------
 
 
-def candidate_table(plan: ScanPlan, top: pa.Table, origins: pa.Table, counts: TruthCounts) -> pa.Table:
-    """The candidates in their rank's order, with ordinality, the image as the survey stores it, and probability."""
+def candidate_table(
+    plan: ScanPlan, top: pa.Table, origins: pa.Table, counts: TruthCounts, known: KnownLenses | None = None
+) -> pa.Table:
+    """The candidates in their rank's order, with ordinality, probability, known lenses, and the image as the survey stores it."""
     names = ["rank", "object_id", "ra", "dec", "score", *plan.columns[3:]]
     names += [name for name in top.column_names if name.startswith("score_")]
     table = catalogs.with_ordinality(top.select(names), counts.ordinality(top["score"].to_numpy()))
@@ -115,6 +131,8 @@ def candidate_table(plan: ScanPlan, top: pa.Table, origins: pa.Table, counts: Tr
     if calibration is not None:
         found = calibration.probabilities(top["score"].to_numpy(), plan.config.lens_rate)
         table = catalogs.with_probability(table, found)
+    if known is not None:
+        table = match_known(table, known, plan.config.known_radius)
     metadata = cutouts.cutout_schema(plan.format).metadata
     return table.append_column("image", candidate_images(plan, origins)).replace_schema_metadata(metadata)
 
@@ -126,21 +144,38 @@ def candidate_images(plan: ScanPlan, origins: pa.Table) -> pa.Array:
     numbers = np.unique(fragments)
     plan_rows = plan.fragments.take(pa.array(numbers)).to_pylist()
     wanted = [(row, rows[fragments == row["fragment"]].tolist()) for row in plan_rows]
-    for pairs in passes.map_chunks(_read_images, wanted, plan.config.cutouts, plan.format):
+    for pairs in passes.map_chunks(_read_images, wanted, plan.survey, plan.images, plan.format.column):
         for number, pixels in pairs:
             images[fragments == number] = pixels
     return cutouts.tensor_column(images)
 
 
 def _read_images(
-    wanted: list[tuple[dict, list[int]]], survey: str, fmt: cutouts.CutoutFormat
+    wanted: list[tuple[dict, list[int]]], survey: str, images: ImageReader, column: str
 ) -> list[tuple[int, np.ndarray]]:
     """(fragment, images of its wanted rows) of some fragments."""
     found = []
     for fragment, rows in wanted:
-        images, _ = cutouts.images_of(read_slice(survey, fragment, (fmt.column,)), fmt)
-        found.append((fragment["fragment"], images[rows].copy()))
+        table = read_slice(survey, fragment, images.columns).take(pa.array(rows)).combine_chunks()
+        found.append((fragment["fragment"], images(table)[0][column].copy()))
     return found
+
+
+def known_record(
+    known: KnownLenses | None, radius_arcsec: float, candidates: pa.Table
+) -> dict[str, Any] | None:
+    """What ``run.json`` says of known lenses; None where no list was given."""
+    if known is None:
+        return None
+    return {
+        "table": known.url,
+        "sha256": known.sha256,
+        "lenses": len(known.ra),
+        "left_out": known.left_out,
+        "radius_arcsec": radius_arcsec,
+        "candidates": candidates.num_rows,
+        "candidates_known": candidates.num_rows - candidates["known_lens"].null_count,
+    }
 
 
 # --- records --------------------------------------------------------------------------------------------
@@ -172,7 +207,8 @@ def run_record(
         **scoring_record(sessions, started),
         "device": _device(sessions),
         "survey": {
-            "cutouts": plan.config.cutouts,
+            "cutouts": plan.survey,
+            **({"images": plan.config.images} if plan.config.images else {}),
             "survey": plan.format.survey,
             "bands": list(plan.format.bands),
             "pixel_scale_arcsec": plan.format.pixel_scale_arcsec,

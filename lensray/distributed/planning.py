@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -18,11 +18,15 @@ import pyarrow.parquet as pq
 from lensray import bundle as bundles
 from lensray.cutouts import CutoutFormat
 from lensray.errors import InputError
+from lensray.extraction.cutting import SAME_SCALE, frame_side
+from lensray.extraction.mosaic_options import MosaicOptions, band_names
 from lensray.io import storage
-from lensray.reading import Formats, read_formats
+from lensray.reading import Formats, ImageReader, StoredImages, read_formats
 from lensray.survey_rows import TRUTH_COLUMNS
 
 if TYPE_CHECKING:
+    from lensray.distributed.extraction_plan import ExtractionPlan
+    from lensray.known_lenses import KnownLenses
     from lensray.metrics.probabilities import Calibration
 
 MIN_FRAGMENT_BYTES = 4 << 20
@@ -33,7 +37,16 @@ FRAGMENTS_WANTED = 64
 
 POSITION_COLUMNS = ("object_id", "ra", "dec")
 # Names that a scan's own columns have.
-RESERVED_COLUMNS = ("score", "status", "rank", "ordinality", "probability", "image")
+RESERVED_COLUMNS = (
+    "score",
+    "status",
+    "rank",
+    "ordinality",
+    "probability",
+    "image",
+    "known_lens",
+    "known_separation_arcsec",
+)
 
 FRAGMENT_SCHEMA = pa.schema(
     [
@@ -49,11 +62,11 @@ FRAGMENT_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ScanConfig:
-    """Score every cutout of a survey with a model bundle, rank them, and report."""
+class ScanConfig(MosaicOptions):
+    """Score every cutout of a survey, or every source in its mosaics, with a model bundle, rank them, and report."""
 
-    cutouts: str
-    """Cutout survey: a Parquet file or folder, local or s3://."""
+    cutouts: str = ""
+    """Cutout survey: a Parquet file or folder, local or s3:// (or give --images)."""
     output: str
     """Folder for scores, candidates and report, local or s3://; the same words resume a scan."""
     bundle: str = "eznet_hsc"
@@ -61,13 +74,16 @@ class ScanConfig:
     top: int = 2000
     """How many candidates the ranked list holds."""
     keep: tuple[str, ...] = ()
-    """Further columns of the survey that go into the scores and the candidates."""
+    """Further columns of the survey or catalogue that go into the scores and the candidates."""
     resample: bool = False
     """Fit cutouts of another pixel scale or size to the bundle's."""
+    max_nan_fraction: float | None = None
+    """Part of a cutout that may be NaN, as beyond the edge of a mosaic, and is filled with the median (default: the bundle's)."""
     classes: tuple[str, ...] = ()
     """Sum the probabilities of these classes into the score (default: the bundle's positive ones)."""
     bands: tuple[str, ...] = ()
-    """Band names of the image planes, for a survey whose metadata lacks them."""
+    """Band names of the image planes, for a survey whose metadata lacks them; with --images what stands for the bundle's bands
+    in the files' names, as g=HSC-G."""
     pixel_scale: float | None = None
     """Pixel scale in arcsec, for a survey whose metadata lacks it."""
     image_shape: tuple[int, int, int] | None = None
@@ -78,13 +94,25 @@ class ScanConfig:
     """GPUs an actor (default: 1 where the cluster has GPUs, else 0); 0.5 lets two share one."""
     lens_rate: float = 1 / 30_000
     """Lenses an object of the survey, for the expected numbers and the probabilities of a calibrated bundle."""
+    known_lenses: str | None = None
+    """Table of known lenses with ra and dec (CSV, FITS, VOTable …): candidates near one are marked as known, others as new."""
+    known_radius: float = 3.0
+    """How near, in arcsec (published positions of one lens differ by some: 99% within 3)."""
 
     def __post_init__(self) -> None:
-        for name in ("cutouts", "output", "bundle"):
+        MosaicOptions.__post_init__(self)
+        for name in ("output", "bundle"):
             if not getattr(self, name):
                 raise InputError(f"--{name} is empty; give an address")
+        if bool(self.cutouts) == bool(self.images):
+            given = "both --cutouts and --images are" if self.images else "neither --cutouts nor --images is"
+            raise InputError(f"{given} given; pass the survey as one of them")
         if self.pixel_scale is not None and not self.pixel_scale > 0:
             raise InputError(f"--pixel-scale is {self.pixel_scale}; it must be positive, in arcsec")
+        if self.max_nan_fraction is not None and not 0 <= self.max_nan_fraction < 1:
+            raise InputError(
+                f"--max-nan-fraction is {self.max_nan_fraction}; give a part of the pixels, such as 0.2"
+            )
         if self.top < 1:
             raise InputError(f"--top is {self.top}; it must be at least 1")
         if self.workers is not None and self.workers < 1:
@@ -95,6 +123,8 @@ class ScanConfig:
             raise InputError(
                 f"--lens-rate is {self.lens_rate}; give lenses an object, between 0 and 1, such as 3e-5"
             )
+        if not 0 < self.known_radius < math.inf:
+            raise InputError(f"--known-radius is {self.known_radius}; it must be positive, in arcsec")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,10 +133,12 @@ class ScanPlan:
 
     config: ScanConfig
     """The words it was asked for with."""
+    survey: str
+    """Address of the table of cutouts, or of sources."""
+    images: ImageReader
+    """From its rows to the images that the bundle takes."""
     header: bundles.Header
     """The bundle's description, without its weights."""
-    formats: dict[str, CutoutFormat]
-    """Formats of the survey's columns of images that the bundle takes, as stored, the first one first."""
     column_schema: pa.Schema
     """Columns beside the image that are read, in the order of the scores, with their types."""
     fragments: pa.Table
@@ -117,7 +149,7 @@ class ScanPlan:
     @property
     def format(self) -> CutoutFormat:
         """Format of the first column of images, which candidates and report show."""
-        return self.formats[self.header.inputs.column]
+        return self.images.formats[self.header.inputs.column]
 
     @property
     def fingerprint(self) -> str:
@@ -135,8 +167,62 @@ class ScanPlan:
         return tuple(self.column_schema.names)
 
 
-def plan_scan(config: ScanConfig) -> ScanPlan:
+def plan_mosaics(config: ScanConfig) -> "ExtractionPlan | None":
+    """What is cut out of the mosaics of ``--images``; None for a survey of cutouts.
+
+    Raises
+    ------
+    InputError
+        If bundle or mosaics cannot be used, or do not fit each other; nothing was written.
+    """
+    if not config.images:
+        return None
+    from lensray.distributed.extraction_plan import plan_extraction  # here: it brings astropy along
+
+    header = bundles.read_header(config.bundle)
+    _check_classes(config, header)
+    known_lenses_of(config)
+    names = band_names(config.bands) if config.bands else {}
+    inputs = {part.column: part for part in (header.inputs, *header.inputs.further)}
+    unknown = set(names) - {band for part in inputs.values() for band in part.bands}
+    if unknown:
+        raise InputError(
+            f"--bands names {', '.join(sorted(unknown))}; the bundle {config.bundle} takes {list(header.inputs.bands)}"
+        )
+
+    def size(column: str, pixel_scale_arcsec: float) -> int:
+        return _frame(config, inputs[column], pixel_scale_arcsec)
+
+    return plan_extraction(
+        config,
+        columns={column: part.bands for column, part in inputs.items()},
+        names={band: names.get(band, band) for part in inputs.values() for band in part.bands},
+        size=size,
+        output=config.output,
+        keep=config.keep,
+    )
+
+
+def _frame(config: ScanConfig, inputs: bundles.Inputs | bundles.FurtherImages, scale: float) -> int:
+    """Side of the cutouts, in pixels of the mosaics, that hold all that the network sees."""
+    ratio = inputs.pixel_scale_arcsec / scale
+    side = max(inputs.height, inputs.width)
+    if abs(ratio - 1) > SAME_SCALE and not config.resample:
+        raise InputError(
+            f"the mosaics' pixel scale is {scale:.4g} arcsec but the bundle {config.bundle} was made for "
+            f"{inputs.pixel_scale_arcsec:g}; pass --resample to fit it"
+        )
+    return frame_side(side, ratio)
+
+
+def plan_scan(config: ScanConfig, mosaics: "ExtractionPlan | None" = None) -> ScanPlan:
     """Check bundle and survey against each other and cut the survey into fragments.
+
+    Parameters
+    ----------
+    config : ScanConfig
+    mosaics : ExtractionPlan, optional
+        From `plan_mosaics`, with its sources written.
 
     Raises
     ------
@@ -144,12 +230,59 @@ def plan_scan(config: ScanConfig) -> ScanPlan:
         If the bundle or the survey cannot be used, or do not fit each other; nothing was written.
     """
     header = bundles.read_header(config.bundle)
+    if config.max_nan_fraction is not None:
+        header = replace(header, inputs=replace(header.inputs, max_nan_fraction=config.max_nan_fraction))
     _check_classes(config, header)
     calibration_of(config, header)
-    storage.check_outside(config.output, config.cutouts)
-    footers = storage.read_footers(config.cutouts)
+    known_lenses_of(config)
+    survey = mosaics.sources if mosaics else config.cutouts
+    if not mosaics:
+        storage.check_outside(config.output, survey)
+    footers = storage.read_footers(survey)
     metadata = [(entry.path, footer.metadata) for entry, footer in footers]
     schema = _common_schema(metadata)
+    images = mosaics.images if mosaics else _stored_images(config, header, schema)
+    formats = images.formats
+    column_schema = _column_schema(config, header, schema)
+    row_bytes = bytes_per_row(formats, header) + other_bytes_per_row(
+        [m for _, m in metadata], column_schema.names
+    )
+    fragments = cut_fragments(metadata, row_bytes)
+    if fragments.num_rows == 0:
+        raise InputError(f"{survey} holds no rows; give a survey with at least one cutout")
+    root = storage.resolve(survey)[1].rstrip("/")
+    identity = {
+        "layout": 1,
+        "input": _hash(
+            [
+                [entry.path.removeprefix(root).lstrip("/"), entry.size, footer.sha256]
+                for entry, footer in footers
+            ]
+        ),
+        **({"mosaics": mosaics.fingerprint} if mosaics else {}),
+        "bundle": header.sha256,
+        "settings": {
+            "keep": column_schema.names[3:],
+            "resample": config.resample,
+            "classes": list(config.classes),
+            **({} if config.max_nan_fraction is None else {"max_nan_fraction": config.max_nan_fraction}),
+            **_image_settings(formats[header.inputs.column]),
+            **{part.column: _image_settings(formats[part.column]) for part in header.inputs.further},
+        },
+    }
+    return ScanPlan(
+        config=config,
+        survey=survey,
+        images=images,
+        header=header,
+        column_schema=column_schema,
+        fragments=fragments,
+        identity=identity,
+    )
+
+
+def _stored_images(config: ScanConfig, header: bundles.Header, schema: pa.Schema) -> StoredImages:
+    """The survey's columns of images, which fit the bundle."""
     formats = read_formats(
         schema,
         header.inputs,
@@ -159,39 +292,7 @@ def plan_scan(config: ScanConfig) -> ScanPlan:
     )
     for wanted in (header.inputs, *header.inputs.further):
         _check_fit(config, wanted, formats[wanted.column])
-    column_schema = _column_schema(config, header, schema)
-    row_bytes = bytes_per_row(formats, header) + other_bytes_per_row(
-        [m for _, m in metadata], column_schema.names
-    )
-    fragments = cut_fragments(metadata, row_bytes)
-    if fragments.num_rows == 0:
-        raise InputError(f"{config.cutouts} holds no rows; give a survey with at least one cutout")
-    root = storage.resolve(config.cutouts)[1].rstrip("/")
-    identity = {
-        "layout": 1,
-        "input": _hash(
-            [
-                [entry.path.removeprefix(root).lstrip("/"), entry.size, footer.sha256]
-                for entry, footer in footers
-            ]
-        ),
-        "bundle": header.sha256,
-        "settings": {
-            "keep": column_schema.names[3:],
-            "resample": config.resample,
-            "classes": list(config.classes),
-            **_image_settings(formats[header.inputs.column]),
-            **{part.column: _image_settings(formats[part.column]) for part in header.inputs.further},
-        },
-    }
-    return ScanPlan(
-        config=config,
-        header=header,
-        formats=formats,
-        column_schema=column_schema,
-        fragments=fragments,
-        identity=identity,
-    )
+    return StoredImages(formats=formats)
 
 
 def _image_settings(fmt: CutoutFormat) -> dict:
@@ -309,7 +410,8 @@ def _column_schema(config: ScanConfig, header: bundles.Header, schema: pa.Schema
                 f"column {name!r} must be bool but is {schema.field(name).type}; write it as bool"
             )
     truth = [name for name in TRUTH_COLUMNS if name in schema.names]
-    names = dict.fromkeys([*POSITION_COLUMNS, *truth, *config.keep])
+    tile = ["tile"] if config.images else []
+    names = dict.fromkeys([*POSITION_COLUMNS, *truth, *tile, *config.keep])
     fields = [schema.field(name).remove_metadata() for name in names]
     return pa.schema([f.with_type(pa.float64()) if f.name in ("ra", "dec") else f for f in fields])
 
@@ -344,6 +446,21 @@ def calibration_of(config: ScanConfig, header: bundles.Header) -> "Calibration |
         raise InputError(f"the calibration of the bundle {config.bundle} is damaged: {error}") from None
 
 
+def known_lenses_of(config: ScanConfig) -> "KnownLenses | None":
+    """The list of known lenses; None if there is none.
+
+    Raises
+    ------
+    InputError
+        If it cannot be used.
+    """
+    if config.known_lenses is None:
+        return None
+    from lensray.known_lenses import read_known_lenses  # here: not every scan has a list
+
+    return read_known_lenses(config.known_lenses)
+
+
 def _check_fit(config: ScanConfig, inputs: bundles.Inputs | bundles.FurtherImages, fmt: CutoutFormat) -> None:
     """Refuse a survey that the bundle was not made for, unless it is to be fitted."""
     missing = [band for band in inputs.bands if band not in fmt.bands]
@@ -359,7 +476,7 @@ def _check_fit(config: ScanConfig, inputs: bundles.Inputs | bundles.FurtherImage
             f"the survey's cutouts are {fmt.shape[1]}×{fmt.shape[2]} pixels but the bundle {config.bundle} was made "
             f"for {inputs.height}×{inputs.width}; pass --resample to fit them"
         )
-    if abs(fmt.pixel_scale_arcsec / inputs.pixel_scale_arcsec - 1) > 0.01:
+    if abs(fmt.pixel_scale_arcsec / inputs.pixel_scale_arcsec - 1) > SAME_SCALE:
         raise InputError(
             f"the survey's pixel scale is {fmt.pixel_scale_arcsec:g} arcsec but the bundle {config.bundle} was made "
             f"for {inputs.pixel_scale_arcsec:g}; pass --resample to fit it"

@@ -100,8 +100,8 @@ def score_fragments(
     configure_ray_data()
     attempts = RayAttempts.start()
     reader = ReadFragment(
-        survey=plan.config.cutouts,
-        formats=plan.formats,
+        survey=plan.survey,
+        images=plan.images,
         inputs=plan.header.inputs,
         columns=plan.columns,
         schema=plan.column_schema,

@@ -22,7 +22,7 @@ from lensray.distributed.ledger import Ledger
 from lensray.errors import LensRayError
 from lensray.io import storage
 from lensray.pixels import SCORED
-from lensray.reading import Formats, blank_images, decode_images, fit_images
+from lensray.reading import ImageReader, blank_images, fit_images
 
 MAX_ATTEMPTS = 3
 # Columns that a fragment's table carries from stage to stage: its number, and the rows it must have.
@@ -58,9 +58,9 @@ class ReadFragment:
     """Bytes to pixels: one row of the plan becomes the table of that fragment's cutouts."""
 
     survey: str
-    """Address of the survey."""
-    formats: Formats
-    """Formats of its images, as stored, by column."""
+    """Address of the table of cutouts or sources."""
+    images: ImageReader
+    """From its rows to their images."""
     inputs: Inputs
     """What the bundle wants."""
     columns: tuple[str, ...]
@@ -94,7 +94,7 @@ class ReadFragment:
             log.error("fragment %d (%s) cannot be decoded: %s", fragment["fragment"], fragment["path"], error)
             return self._unusable(fragment, Status.UNREADABLE)
         status = _mark_ids(status, stored["object_id"], fragment)
-        images, status = fit_images(decoded, status, self.formats, self.inputs)
+        images, status = fit_images(decoded, status, self.images.formats, self.inputs)
         return self._table(fragment, stored.select(list(self.columns)), images, status)
 
     def _decode(self, fragment: dict) -> tuple[pa.Table, dict[str, np.ndarray], np.ndarray]:
@@ -106,8 +106,10 @@ class ReadFragment:
             return self._decode_once(fragment)
 
     def _decode_once(self, fragment: dict) -> tuple[pa.Table, dict[str, np.ndarray], np.ndarray]:
-        stored = read_slice(self.survey, fragment, (*self.columns, *self.formats))
-        return stored, *decode_images(stored, self.formats)
+        stored = read_slice(
+            self.survey, fragment, tuple(dict.fromkeys((*self.columns, *self.images.columns)))
+        )
+        return stored, *self.images(stored)
 
     def _table(self, fragment: dict, columns: pa.Table, images: np.ndarray, status: np.ndarray) -> pa.Table:
         columns = columns.cast(self.schema)
@@ -119,7 +121,7 @@ class ReadFragment:
     def _unusable(self, fragment: dict, reason: str) -> pa.Table:
         """A fragment of which no image can be used: every row is there, with the reason."""
         rows = slice_rows(fragment)
-        images = blank_images(rows, self.formats, self.inputs)
+        images = blank_images(rows, self.images.formats, self.inputs)
         return self._table(fragment, self._unread_columns(fragment), images, np.full(rows, reason, object))
 
     def _unread_columns(self, fragment: dict) -> pa.Table:

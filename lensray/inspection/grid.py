@@ -14,14 +14,18 @@ from lensray.inspection.figures import NIGHT, styled
 
 
 def truth_of(row: Mapping[str, Any]) -> str:
-    """What is known of a candidate: ``tracer``, ``lens``, ``non-lens`` or nothing."""
+    """What is known of a candidate: ``tracer``, ``known`` (of a list of lenses), ``lens``, ``non-lens`` or nothing."""
     if row.get("is_tracer"):
         return "tracer"
+    if row.get("known_lens"):
+        return "known"
     label = row.get("label")
     return "" if label is None else "lens" if label else "non-lens"
 
 
-_FLAG_COLOURS = {"tracer": "#56B4E9", "lens": "#35d0a0", "non-lens": "#ff9a5c"}
+_FLAG_COLOURS = {"tracer": "#56B4E9", "known": "#F0E442", "lens": "#35d0a0", "non-lens": "#ff9a5c"}
+
+_DESCRIBED = ("rank", "score", "is_tracer", "label", "known_lens")
 
 
 @styled
@@ -55,7 +59,7 @@ def candidates_figure(
         figsize=(inch * columns, inch * rows * (tile + gap + text) / (tile + gap) + 0.1), facecolor=NIGHT
     )
     axes = figure.add_axes((0.005, 0.005, 0.99, 0.99))
-    described = shown.select([n for n in ("rank", "score", "is_tracer", "label") if n in shown.column_names])
+    described = shown.select([n for n in _DESCRIBED if n in shown.column_names])
     for i, row in enumerate(described.to_pylist()):
         x, y = (i % columns) * (tile + gap), (rows - 1 - i // columns) * (tile + gap + text)
         picture = composite(images[i], bands)

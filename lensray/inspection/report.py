@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from lensray.catalogs import sexagesimal
 from lensray.inspection import figures, forecast_figures, grid
 from lensray.io import storage
 from lensray.metrics.scan_metrics import LENS_RATE, ScanMetrics
 from lensray.metrics.truth import ScoreHistogram
+from lensray.sky import sexagesimal
 
 if TYPE_CHECKING:
     from lensray.bundle import Bundle
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 GRID_COUNT = 50
 TABLE_COUNT = 50
 SAMPLE_COUNT = 256
+# Compilations join all names of a lens to one text of hundreds of letters.
+NAME_LENGTH = 40
 
 _METRIC_NAMES = {
     "ranking_performance": "Ranking performance",
@@ -315,10 +317,33 @@ def _candidate_rows(candidates: pa.Table) -> list[dict[str, Any]]:
             "sexagesimal": f"{ra_text} {dec_text}".strip(),
             "score": f"{row['score']:.5f}",
             "probability": f"{row['probability']:.3g}" if row.get("probability") is not None else "",
-            "truth": grid.truth_of(row),
+            "truth": known_as(row),
         }
         for row, ra, dec, ra_text, dec_text in zip(rows, *positions, *texts, strict=True)
     ]
+
+
+def known_as(row: Mapping[str, Any]) -> str:
+    """What is known of a candidate: truth, the lens of the list (the first of its names) and how far off; ``new`` if neither.
+
+    >>> known_as({"ra": 1.0, "dec": 2.0, "known_lens": "J1004 | SDSSJ1004+4112", "known_separation_arcsec": 0.44})
+    'J1004, 0.4″ off'
+    >>> known_as({"ra": 1.0, "dec": 2.0, "known_lens": None})
+    'new'
+    """
+    flag = grid.truth_of(row)
+    if "known_lens" not in row:
+        return flag
+    name, flag = row["known_lens"], "" if flag == "known" else flag
+    if name is not None:
+        found = f"{name.split(' | ')[0][:NAME_LENGTH]}, {row['known_separation_arcsec']:.1f}″ off"
+    else:
+        found = "new" if not flag and _on_sky(row) else ""
+    return ", ".join(filter(None, (flag, found)))
+
+
+def _on_sky(row: Mapping[str, Any]) -> bool:
+    return all(row.get(name) is not None and np.isfinite(row[name]) for name in ("ra", "dec"))
 
 
 def seconds_text(value: float) -> str:
