@@ -88,7 +88,9 @@ def make_table(
     return pa.table([ids, *positions, images, *extra.values()], schema=schema)
 
 
-def add_images(table: pa.Table, format: CutoutFormat, images: np.ndarray) -> pa.Table:
+def add_images(
+    table: pa.Table, format: CutoutFormat, images: np.ndarray, null: np.ndarray | None = None
+) -> pa.Table:
     """A table with a further column of images, of another resolution, described in its metadata.
 
     Parameters
@@ -98,6 +100,8 @@ def add_images(table: pa.Table, format: CutoutFormat, images: np.ndarray) -> pa.
     format : CutoutFormat
         Of the new images, with the new column's name.
     images : ndarray, shape (N, bands, height, width)
+    null : ndarray of bool, shape (N,), optional
+        True where the row has no image.
     """
     if images.shape[1:] != format.shape or images.dtype != format.dtype:
         raise ValueError(
@@ -108,7 +112,9 @@ def add_images(table: pa.Table, format: CutoutFormat, images: np.ndarray) -> pa.
     further = {"bands": list(format.bands), "pixel_scale_arcsec": format.pixel_scale_arcsec}
     described["images"] = {**described.get("images", {}), format.column: further}
     metadata[METADATA_KEY] = json.dumps(described).encode()
-    return table.append_column(format.column, tensor_column(images)).replace_schema_metadata(metadata)
+    return table.append_column(format.column, tensor_column(images, null=null)).replace_schema_metadata(
+        metadata
+    )
 
 
 def images_of(table: pa.Table, format: CutoutFormat) -> tuple[np.ndarray, np.ndarray]:

@@ -130,7 +130,7 @@ def test_the_scans_own_stages_leave_a_folder_that_can_be_evaluated(tmp_path):
     schema = plan.fragments.schema.append(pa.field("duplicates", pa.list_(pa.int64())))
     read = stages.ReadFragment(
         survey=survey,
-        formats=plan.formats,
+        images=plan.images,
         inputs=plan.header.inputs,
         columns=plan.columns,
         schema=plan.column_schema,

@@ -124,3 +124,32 @@ def slow_cutout(pixels: np.ndarray, x: float, y: float, size: int) -> np.ndarray
     except Exception:  # no overlap at all
         return np.full((size, size), np.nan, np.float32)
     return found
+
+
+def test_damage_of_any_kind_is_one_kind_of_error(tmp_path):
+    """Bytes overwritten at random in a tile-compressed file: the rows, or a ValueError or OSError."""
+    path = write_mosaic(tmp_path / "tiled.fits.fz", noise((200, 180)))
+    data, seen = path.read_bytes(), set()
+    generator = np.random.default_rng(5)
+    for _ in range(60):
+        broken = bytearray(data)
+        start = int(generator.integers(12_000, len(data) - 300))
+        broken[start : start + 200] = generator.bytes(200)
+        path.write_bytes(bytes(broken))
+        try:
+            with open_mosaic(mosaic_file(path)) as hdu:
+                read_rows(hdu, 0, 200)
+        except (OSError, ValueError) as error:
+            seen.add(type(error.__cause__ or error).__name__)
+    assert len(seen) >= 2
+    packed = write_mosaic(tmp_path / "packed.fits.gz", noise((200, 180)))
+    packed.write_bytes(packed.read_bytes()[:40_000])
+    with pytest.raises((OSError, ValueError)), open_mosaic(mosaic_file(packed)) as hdu:
+        read_rows(hdu, 0, 200)
+
+
+def test_an_unknown_position_has_no_pixels(tmp_path):
+    path = write_mosaic(tmp_path / "m.fits", noise((50, 60)))
+    with open_mosaic(mosaic_file(path)) as hdu:
+        images = cut(hdu, np.array([np.nan, 20.0, np.inf]), np.array([10.0, 20.0, 5.0]), 8)
+    assert np.isnan(images).all((1, 2)).tolist() == [True, False, True]

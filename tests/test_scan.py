@@ -311,7 +311,7 @@ def test_read_that_fails_once_is_no_damage(tmp_path, toy_bundle, monkeypatch):
     plan = plan_scan(ScanConfig(cutouts=survey, bundle=toy_bundle, output=str(tmp_path / "out")))
     reader = stages.ReadFragment(
         survey=survey,
-        formats=plan.formats,
+        images=plan.images,
         inputs=plan.header.inputs,
         columns=plan.columns,
         schema=plan.column_schema,

@@ -1,6 +1,7 @@
 """From tiles to scores on a real local Ray: the same scores as by way of cutouts, and every source once."""
 
 import json
+import shutil
 from pathlib import Path
 
 import fields
@@ -23,6 +24,7 @@ from lensray.distributed.extraction import make_sources
 from lensray.distributed.extraction_plan import plan_cutouts
 from lensray.distributed.planning import ScanConfig, plan_mosaics, plan_scan
 from lensray.distributed.scan import scan
+from lensray.errors import InputError
 from lensray.extraction.config import MakeCutoutsConfig
 from lensray.extraction.detection_settings import DetectionSettings
 from lensray.io import storage
@@ -250,6 +252,38 @@ def test_an_extraction_that_was_stopped_goes_on(tiles, tmp_path):
         cut_mosaics(**{**words, "detection": DetectionSettings(threshold=3.0)})
 
 
+def test_other_words_or_another_survey_in_the_folder_are_refused(tiles, tmp_path):
+    catalog = tiles.catalog(tmp_path / "truth.csv")
+    words = {
+        "images": tiles.pattern,
+        "catalog": catalog,
+        "bands": ("g", "r", "i"),
+        "size": 32,
+        "output": str(tmp_path / "cut"),
+    }
+    cut_mosaics(**words)
+    for other in ({"label": "lens"}, {"id_prefix": "q"}, {"survey": "des"}, {"pixel_scale": 0.25}):
+        with pytest.raises(InputError, match="another extraction"):
+            cut_mosaics(**words, **other)
+    shutil.rmtree(tmp_path / "cut" / "_extraction")
+    with pytest.raises(InputError, match="holds Parquet files already"):
+        cut_mosaics(**words)
+
+
+def test_texts_of_parquet_stay_texts_in_every_part(tiles, bundle, tmp_path):
+    """One part's names could be numbers, the other's not."""
+    folder = tmp_path / "catalog"
+    folder.mkdir()
+    rows = np.arange(GALAXIES)
+    for number, names in enumerate(([f"{i}" for i in rows[:75]], [f"A{i}" for i in rows[75:]])):
+        part = slice(number * 75, (number + 1) * 75)
+        table = {"id": pa.array(names), "RA": tiles.ra[part], "DEC": tiles.dec[part]}
+        pq.write_table(pa.table(table), folder / f"part-{number}.parquet")
+    run = scan_mosaics(images=tiles.pattern, catalog=str(folder), bundle=bundle, output=str(tmp_path / "run"))
+    assert run["rows_scored"] > 0.9 * GALAXIES
+    assert {"3", "A100"} <= set(surveys.scores_of(tmp_path / "run")["object_id"].to_pylist())
+
+
 def test_bands_of_another_resolution_have_their_own_column(tiles, tmp_path):
     """Mosaics of three times larger pixels beside the others."""
     for name in "abcd":
@@ -321,6 +355,8 @@ def test_mosaics_on_s3_give_the_same_survey(tiles, tmp_path, s3_url):
         ({"catalog": "missing.csv"}, "does not exist"),
         ({"catalog": "truth.csv", "ra_column": "alpha"}, "--ra-column alpha"),
         ({"catalog": "truth.csv", "keep": ["redshift"]}, "--keep redshift"),
+        ({"catalog": "truth.csv", "keep": ["tile"]}, "--keep tile"),
+        ({"catalog": "empty.parquet"}, "holds no rows"),
         ({"detect": True, "detection_band": "z"}, "--detection-band z"),
         ({"detect": True, "zero_point": [27.0]}, "--zero-point has 1"),
         ({"detect": True, "detection.magnitudes": ["y=1..2"]}, "names the band 'y'"),
@@ -332,6 +368,10 @@ def test_mosaics_on_s3_give_the_same_survey(tiles, tmp_path, s3_url):
 def test_wrong_words_are_one_line_and_exit_code_2(tiles, bundle, tmp_path, run_job, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
     tiles.catalog(tmp_path / "truth.csv")
+    with pq.ParquetWriter(
+        tmp_path / "empty.parquet", pa.schema({"id": pa.int64(), "ra": pa.float64(), "dec": pa.float64()})
+    ):
+        pass
     options = ["--images", tiles.pattern, "--bundle", bundle, "--output", "run"]
     for name, value in words.items():
         options.append("--" + name.replace("_", "-"))

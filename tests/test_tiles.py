@@ -45,6 +45,9 @@ def test_a_pattern_that_says_no_tile_or_finds_no_file_is_refused(tmp_path):
     write_tile(tmp_path, "t1")
     with pytest.raises(InputError, match=r"write \{tile\}"):
         find_tiles(str(tmp_path), {"g": "t1/g.fits"})
+    for pattern in ("{}/g.fits", "{tile/g.fits", "{til-e}/g.fits", "{tile:03d}/g.fits", "{tile}/[gr].fits"):
+        with pytest.raises(InputError, match="braces hold a name"):
+            find_tiles(str(tmp_path), {"g": pattern})
     with pytest.raises(InputError, match="no file matches"):
         find_tiles(str(tmp_path), {"g": "{tile}/z.fits"})
     write_mosaic(tmp_path / "t1" / "gg.fits", noise(SHAPE))

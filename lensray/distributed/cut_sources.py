@@ -53,11 +53,6 @@ class CutSources:
             lines.append(
                 f"{self.padded:,} reach beyond the edge of their mosaic, with NaN pixels there (column padded)"
             )
-        if self.plan.problems:
-            first = self.plan.problems[0].problem
-            lines.append(
-                f"{len(self.plan.problems)} tiles cannot be used ({first}); see {self.plan.folder}/tiles.csv"
-            )
         return "\n".join(lines)
 
 
@@ -141,7 +136,7 @@ class CutPart:
             padded=pa.array(padded & ~null),
         )
         for name in further:
-            table = add_images(table, self.plan.formats[name], pixels[name])
+            table = add_images(table, self.plan.formats[name], pixels[name], null=null)
         return table
 
 

@@ -6,6 +6,7 @@ pixels of the sources are not written: a scan cuts them out while it reads (`len
 
 import json
 import logging
+import sys
 from collections import Counter
 
 import pyarrow as pa
@@ -125,9 +126,17 @@ class FindSources(_Stage):
 
     def make(self, row: dict, url: str) -> None:
         """Write the sources of a piece; one that cannot be read has none, and says so."""
-        piece, plan = Piece(**row), self.plan
-        tile = plan.tiles[piece.tile]
-        bands = tuple(plan.zero_points)
+        piece = Piece(**row)
+        tile = self.plan.tiles[piece.tile]
+        table = self._found(piece, tile)
+        if PROBLEM in (table.schema.metadata or {}):  # damage counts when it comes twice
+            table = self._found(piece, tile)
+        with storage.atomic_output(url) as file:
+            pq.write_table(table, file, compression="zstd")
+
+    def _found(self, piece: Piece, tile: SurveyedTile) -> pa.Table:
+        """The sources of a piece, or none and why it cannot be read."""
+        plan, bands = self.plan, tuple(self.plan.zero_points)
         try:
             found = find_sources(
                 piece,
@@ -142,11 +151,8 @@ class FindSources(_Stage):
             for band in bands:
                 check_reachable(tile.tile.files[band])
             log.error("tile %s cannot be read: %s", tile.tile.name, error)
-            table = pa.table({}).replace_schema_metadata({PROBLEM: first_line(error).encode()})
-        else:
-            table = with_cover(found)
-        with storage.atomic_output(url) as file:
-            pq.write_table(table, file, compression="zstd")
+            return pa.table({}).replace_schema_metadata({PROBLEM: first_line(error).encode()})
+        return with_cover(found)
 
 
 PROBLEM = b"lensray.problem"
@@ -214,9 +220,9 @@ def _as_sources(found: pa.Table, plan: ExtractionPlan, piece: Piece) -> pa.Table
 
 
 def _write_tile_summary(plan: ExtractionPlan) -> None:
-    """``tiles.csv``: each tile with its sources, and what is wrong with it."""
-    sources, problems = _sources_by_tile(plan), _reading_problems(plan)
-    if not sources.total():
+    """``tiles.csv``: each tile with the sources that can be cut out of it, and what is wrong with it; said on stderr, too."""
+    (rows, sources), problems = _sources_by_tile(plan), _reading_problems(plan)
+    if not rows:
         raise LensRayError(f"there is no source in {len(plan.tiles)} tiles; {_first_problem(plan, problems)}")
     names = [tile.tile.name for tile in plan.tiles]
     table = pa.table(
@@ -230,18 +236,31 @@ def _write_tile_summary(plan: ExtractionPlan) -> None:
             "sources": [sources[name] for name in names],
         }
     )
-    with storage.atomic_output(storage.join(plan.folder, "tiles.csv")) as file:
+    url = storage.join(plan.folder, "tiles.csv")
+    with storage.atomic_output(url) as file:
         pacsv.write_csv(table, file)
+    if bad := [text for text in table["problem"].to_pylist() if text]:
+        print(
+            f"{len(bad)} of {len(names)} tiles cannot be used ({bad[0]}); see {url}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
-def _sources_by_tile(plan: ExtractionPlan) -> Counter[str | None]:
-    counts: Counter[str | None] = Counter()
+def _sources_by_tile(plan: ExtractionPlan) -> tuple[int, Counter[str]]:
+    """Number of sources, and of those that can be cut out of each tile."""
+    rows = 0
+    counts: Counter[str] = Counter()
     filesystem, _ = storage.resolve(plan.sources)
     for entry in storage.find_files(plan.sources) if storage.exists(plan.sources) else []:
-        column = pq.read_table(entry.path, columns=["tile"], filesystem=filesystem)["tile"]
-        for pair in column.value_counts().to_pylist():
+        table = pq.read_table(entry.path, columns=["tile", "cut_status"], filesystem=filesystem)
+        rows += table.num_rows
+        fit = table.filter(
+            pa.array([status == Status.OK for status in table["cut_status"].to_pylist()], pa.bool_())
+        )
+        for pair in fit["tile"].value_counts().to_pylist():
             counts[pair["values"]] += pair["counts"]
-    return counts
+    return rows, counts
 
 
 def _reading_problems(plan: ExtractionPlan) -> dict[str, str]:

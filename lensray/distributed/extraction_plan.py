@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 
-import numpy as np
-
 from lensray.cutout_format import CutoutFormat
+from lensray.cutouts import existing_files
 from lensray.errors import InputError
 from lensray.extraction.config import MakeCutoutsConfig
 from lensray.extraction.cutting import SAME_SCALE, frame_side
@@ -107,6 +106,7 @@ def plan_extraction(
     output: str,
     survey: str | None = None,
     keep: Sequence[str] = (),
+    words: Mapping[str, object] | None = None,
 ) -> ExtractionPlan:
     """Find the tiles and check them against what is asked for.
 
@@ -125,6 +125,8 @@ def plan_extraction(
         Name of the survey, by default that of the layout.
     keep : sequence of str
         Columns of the catalogue that are kept.
+    words : mapping of str to object, optional
+        What else the result depends on, as JSON.
 
     Raises
     ------
@@ -143,7 +145,7 @@ def plan_extraction(
     hdu = options.hdu or (layout.hdu if layout else None)
     tiles = _surveyed(find_tiles(root, patterns, hdu), columns)
     scales = _pixel_scales(tiles, columns)
-    tiles = [_of_one_scale(tile, scales) for tile in tiles]
+    tiles = _usable([_of_one_scale(tile, scales) for tile in tiles])
     formats = {
         column: CutoutFormat(
             survey=survey,
@@ -166,6 +168,7 @@ def plan_extraction(
             "tiles": _hash([_tile_identity(tile) for tile in tiles]),
             "cutouts": {column: [list(fmt.bands), list(fmt.shape)] for column, fmt in formats.items()},
             "sources": _source_identity(options, catalog, detection_band, zero_points),
+            "words": dict(words or {}),
         },
     )
     plan.begun()
@@ -206,9 +209,20 @@ def plan_cutouts(config: MakeCutoutsConfig) -> ExtractionPlan:
         )
 
     survey = None if config.survey == "unknown" else config.survey
-    return plan_extraction(
-        config, columns=columns, names=names, size=size, output=config.output, survey=survey, keep=config.keep
+    written = ("survey", "size", "pixel_scale", "label", "tracer", "id_prefix")
+    plan = plan_extraction(
+        config,
+        columns=columns,
+        names=names,
+        size=size,
+        output=config.output,
+        survey=survey,
+        keep=config.keep,
+        words={name: getattr(config, name) for name in written},
     )
+    if not plan.begun() and (there := existing_files(config.output)):
+        raise InputError(f"{config.output} holds Parquet files already ({there[0]}); choose another --output")
+    return plan
 
 
 def _bands(config: MakeCutoutsConfig) -> Sequence[str]:
@@ -270,16 +284,21 @@ def _surveyed(tiles: Sequence, columns: Mapping[str, Sequence[str]]) -> list[Sur
         for tile in pool.map(lambda tile: survey_tile(tile, columns), tiles):
             found.append(tile)
             bar.advance(1)
-    if all(tile.status != Status.OK for tile in found):
-        raise InputError(f"none of {len(found)} tiles can be used; the first: {found[0].problem}")
-    return found
+    return _usable(found)
+
+
+def _usable(tiles: list[SurveyedTile]) -> list[SurveyedTile]:
+    """The tiles, if there is one that can be used."""
+    if all(tile.status != Status.OK for tile in tiles):
+        raise InputError(f"none of {len(tiles)} tiles can be used; the first: {tiles[0].problem}")
+    return tiles
 
 
 def _pixel_scales(tiles: Sequence[SurveyedTile], columns: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Median pixel scale of each column's mosaics."""
+    """Pixel scale of each column's mosaics: the median, of an even number the lower middle one."""
     usable = [tile for tile in tiles if tile.status == Status.OK]
     return {
-        column: float(np.median([tile.grids[column].pixel_scale_arcsec for tile in usable]))
+        column: sorted(tile.grids[column].pixel_scale_arcsec for tile in usable)[(len(usable) - 1) // 2]
         for column in columns
     }
 
@@ -299,7 +318,7 @@ def _of_one_scale(tile: SurveyedTile, scales: Mapping[str, float]) -> SurveyedTi
 def _tile_identity(tile: SurveyedTile) -> list:
     files = [[band, file.name, file.size, file.hdu] for band, file in sorted(tile.tile.files.items())]
     grids = [[column, list(grid.shape), grid.wcs] for column, grid in tile.grids.items()]
-    return [tile.tile.name, tile.status, files, _hash(grids)]
+    return [tile.tile.name, tile.status, files, _hash(grids), tile.headers]
 
 
 def _source_identity(

@@ -15,6 +15,8 @@ from lensray.io.mosaics import read_rows
 
 # Pixel scales closer than this are taken for the same.
 SAME_SCALE = 0.01
+# First pixel of a position that is not known: far outside.
+NOWHERE = -(1 << 40)
 # Rows of a mosaic that are held at a time.
 RUN_BYTES = 64 << 20
 # A gap of fewer bytes costs less to read than another request to S3 (30 ms at 100 MB/s).
@@ -27,7 +29,8 @@ def first_pixels(centre: NDArray[np.float64], size: int) -> NDArray[np.int64]:
     >>> first_pixels(np.array([10.0, 10.49, 10.5]), 4).tolist()
     [8, 8, 9]
     """
-    return np.floor(centre + 0.5).astype(np.int64) - size // 2
+    known = np.isfinite(centre)
+    return np.where(known, np.floor(np.where(known, centre, 0) + 0.5), NOWHERE).astype(np.int64) - size // 2
 
 
 def frame_side(size: int, ratio: float) -> int:

@@ -58,13 +58,24 @@ class MosaicImages:
         tiles = read_tiles(self.tiles)
         for name in dict.fromkeys(names[status == Status.OK]):
             rows = np.flatnonzero((names == name) & (status == Status.OK))
-            try:
-                self._cut_tile(table.take(pa.array(rows)), tiles[name], images, rows)
-            except (OSError, ValueError) as error:
-                self._check_reachable(tiles[name])
-                log.error("tile %s cannot be read: %s", name, error)
+            sources = table.take(pa.array(rows))
+            if not (
+                self._cut(sources, tiles[name], images, rows) or self._cut(sources, tiles[name], images, rows)
+            ):
                 status[rows] = Status.UNREADABLE
         return images, status
+
+    def _cut(
+        self, sources: pa.Table, tile: SurveyedTile, images: Mapping[str, np.ndarray], rows: np.ndarray
+    ) -> bool:
+        """Whether a tile's sources could be cut; damage counts when it comes twice."""
+        try:
+            self._cut_tile(sources, tile, images, rows)
+        except (OSError, ValueError) as error:
+            self._check_reachable(tile)
+            log.error("tile %s cannot be read: %s", tile.tile.name, error)
+            return False
+        return True
 
     def _cut_tile(
         self, sources: pa.Table, tile: SurveyedTile, images: Mapping[str, np.ndarray], rows: np.ndarray

@@ -9,7 +9,7 @@ equal, where the scatter of a position decides, sources that match are compared 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import numpy as np
@@ -66,13 +66,17 @@ class Found(NamedTuple):
     sources: pa.Table
     """With ``x`` and ``y`` in the tile, ``ra`` and ``dec``."""
     covered: NDArray[np.bool_]
-    """Which cells of the piece have data, shape (rows / `CELL`, columns / `CELL`), rounded up."""
+    """Which cells of the piece have data in all of their pixels, shape (rows / `CELL`, columns / `CELL`), rounded up."""
 
     def has_data(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether the piece has data where pixel coordinates of its tile lie."""
-        row, column = (
-            np.floor(np.nan_to_num(v, nan=-1) / CELL).astype(int) for v in (y - self.piece.start, x)
-        )
+        """Whether the piece has data all around pixel coordinates of its tile, as far as its cells tell."""
+        found = np.ones(len(x), bool)
+        for dx, dy in product((-2 * MATCH_PIXELS, 2 * MATCH_PIXELS), repeat=2):
+            found &= self._covers(x + dx, y + dy - self.piece.start)
+        return found
+
+    def _covers(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+        row, column = (np.floor(np.nan_to_num(v, nan=-1) / CELL).astype(int) for v in (y, x))
         inside = (row >= 0) & (column >= 0) & (row < self.covered.shape[0]) & (column < self.covered.shape[1])
         return inside & self.covered[np.where(inside, row, 0), np.where(inside, column, 0)]
 
@@ -175,13 +179,13 @@ def _by_band(survey: Survey | None, figure: str, bands: Sequence[str]) -> dict[s
 
 
 def cover(pixels: NDArray) -> NDArray[np.bool_]:
-    """Which cells of `CELL` × `CELL` pixels have data in at least half of them."""
+    """Which cells of `CELL` × `CELL` pixels have data in all of them."""
     height, width = pixels.shape
     rows, columns = -(-height // CELL), -(-width // CELL)
     counts = np.add.reduceat(np.isfinite(pixels).astype(np.int32), np.arange(0, height, CELL), axis=0)
     counts = np.add.reduceat(counts, np.arange(0, width, CELL), axis=1)
     areas = np.outer(_lengths(height, rows), _lengths(width, columns))
-    return counts * 2 >= areas
+    return counts == areas
 
 
 def _lengths(length: int, cells: int) -> NDArray[np.int64]:
@@ -214,8 +218,9 @@ def own_sources(found: Found, others: Sequence[Found]) -> pa.Table:
 
     Notes
     -----
-    Called for each of two pieces, it keeps a source that both found once: whichever of the two matched sources lies deeper in
-    its own piece, then that of the piece that comes first.
+    Where both pieces have data all around, a source belongs to the one in which it lies deeper. Elsewhere (near the line where both
+    depths are equal, and near missing pixels) it is kept unless the other piece found it as well, and deeper in itself; of equal
+    depths that of the first piece stays. Called for each of two pieces, it keeps a source that both found once.
     """
     sources = found.sources
     ra, dec, x, y = (sources[name].to_numpy() for name in ("ra", "dec", "x", "y"))
@@ -224,10 +229,12 @@ def own_sources(found: Found, others: Sequence[Found]) -> pa.Table:
     for other in others:
         there_x, there_y = other.grid.to_pixels(ra, dec)
         depth = other.piece.depth(other.grid, there_x, there_y)
-        shared = (depth >= 0) & other.has_data(there_x, there_y)
+        shared = depth >= 0
         tolerance = 2 * MATCH_PIXELS * other.grid.pixel_scale_arcsec
-        keep &= ~(shared & (depth > own_depth + tolerance))
-        close = np.flatnonzero(shared & (np.abs(depth - own_depth) <= tolerance))
+        clear = shared & found.has_data(x, y) & other.has_data(there_x, there_y)
+        clear &= np.abs(depth - own_depth) > tolerance
+        keep &= ~(clear & (depth > own_depth))
+        close = np.flatnonzero(shared & ~clear)
         keep[close] &= ~_is_matched_by_deeper(found, own_depth[close], other, there_x[close], there_y[close])
     return sources.filter(pa.array(keep))
 

@@ -42,14 +42,16 @@ def place_sources(
     if not len(known):
         return placement
     tree = KDTree(unit_vectors(ra[known], dec[known]))
-    usable_first = sorted(range(len(tiles)), key=lambda number: tiles[number].status != Status.OK)
+    # The last entry is that of no tile: NOWHERE is -1.
+    usable = np.array([one.status == Status.OK for one in tiles] + [False])
+    usable_first = sorted(range(len(tiles)), key=lambda number: not usable[number])
     for number in usable_first:
         grid, circle = tiles[number].grid, tiles[number].circle
         if grid is None or circle is None:
             continue
         near = known[tree.query_ball_point(unit_vectors(*circle[:2]), chord(circle[2]))]
-        if tiles[number].status != Status.OK:
-            near = near[tile[near] == NOWHERE]
+        if not usable[number]:
+            near = near[~usable[tile[near]]]
         if not len(near):
             continue
         near_x, near_y = grid.to_pixels(ra[near], dec[near])

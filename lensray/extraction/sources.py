@@ -32,6 +32,8 @@ PART_ROWS = 2_000_000
 # A fragment reads whole row groups: at 48 KB a cutout of 3×64×64 floats this is 25 MB of pixels.
 GROUP_ROWS = 512
 
+RESERVED = ("object_id", "ra", "dec", "tile", "cut_status", "padded", "image")
+"""Names that columns of sources and of their surveys have."""
 ID_COLUMNS = ("object_id", "objectid", "id", "source_id", "coadd_object_id", "number", "name")
 """Columns of names that are looked for where none is named, in any case of letters."""
 
@@ -55,8 +57,8 @@ class CatalogColumns:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of them, in this order."""
-        return (self.object_id, self.ra, self.dec, *self.further)
+        """All of them, each once."""
+        return tuple(dict.fromkeys((self.object_id, self.ra, self.dec, *self.further)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +125,10 @@ def catalog_columns(
     named = hats_columns(url)
     if named is not None:
         ra, dec = ra or named[0], dec or named[1]
+    if own := [name for name in keep if name in RESERVED or name.startswith(("x_image", "y_image", "__"))]:
+        raise InputError(
+            f"--keep {own[0]}: sources have a column of that name anyway; leave it out, or rename the catalogue's"
+        )
     chosen: list[CatalogColumns] = []
 
     def choose(names: Sequence[str]) -> list[str]:
@@ -151,6 +157,8 @@ def catalog_parts(url: str) -> list[CatalogPart]:
     for entry, footer in storage.read_footers(url, files):
         sizes = [footer.metadata.row_group(i).num_rows for i in range(footer.metadata.num_row_groups)]
         parts += [CatalogPart(path=entry.path, row_groups=groups) for groups in _groups(sizes)]
+    if not parts:
+        raise InputError(f"{url} holds no rows; give a catalogue with at least one source")
     return parts
 
 
@@ -181,15 +189,21 @@ def read_part(url: str, part: CatalogPart, columns: CatalogColumns) -> pa.Table:
     else:
         filesystem, _ = storage.resolve(url)
         with filesystem.open_input_file(part.path) as source, pq.ParquetFile(source) as file:
-            table = file.read_row_groups(list(part.row_groups), columns=list(dict.fromkeys(columns.names)))
+            table = file.read_row_groups(list(part.row_groups), columns=list(columns.names))
     ra, dec = parse_positions(table[columns.ra], table[columns.dec])
-    ids = typed(table[columns.object_id], whole_only=True)
+    # Parquet has types of its own, and a guess for each part would differ between parts.
+    guess = typed if part.row_groups is None else _as_it_is
+    ids = guess(table[columns.object_id], whole_only=True)
     if not pa.types.is_integer(ids.type) and not pa.types.is_string(ids.type):
         ids = ids.cast(pa.string())
     arrays = {"object_id": ids, "ra": pa.array(ra), "dec": pa.array(dec)}
     for name in columns.further:
-        arrays[name] = truth_values(table[name]) if name in TRUTH_COLUMNS else typed(table[name])
+        arrays[name] = truth_values(table[name]) if name in TRUTH_COLUMNS else guess(table[name])
     return pa.table(arrays)
+
+
+def _as_it_is(column: pa.ChunkedArray, *, whole_only: bool = False) -> pa.ChunkedArray:
+    return column
 
 
 def typed(column: pa.ChunkedArray, *, whole_only: bool = False) -> pa.ChunkedArray:

@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         ("files", pa.string()),
         ("grids", pa.string()),
         ("zero_points", pa.string()),
+        ("headers", pa.string()),
     ]
 )
 
@@ -46,6 +47,7 @@ def _row(tile: SurveyedTile) -> dict:
         "files": json.dumps({band: asdict(file) for band, file in tile.tile.files.items()}),
         "grids": json.dumps({column: asdict(grid) for column, grid in tile.grids.items()}),
         "zero_points": json.dumps(dict(tile.zero_points)),
+        "headers": tile.headers,
     }
 
 
@@ -66,6 +68,7 @@ def _tile(row: dict) -> SurveyedTile:
         grids=grids,
         circle=None if row["ra"] is None else (row["ra"], row["dec"], row["radius_deg"]),
         zero_points=json.loads(row["zero_points"]),
+        headers=row["headers"],
         status=row["status"],
         problem=row["problem"],
     )

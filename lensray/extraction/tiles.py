@@ -5,6 +5,7 @@ braces, as in ``{tract}/{patch}``, make up the tile's name with dashes between. 
 and its sources get it as their status.
 """
 
+import hashlib
 import math
 import re
 import string
@@ -48,6 +49,8 @@ class SurveyedTile:
     """AB magnitude of one image unit, of the bands whose header says it."""
     circle: tuple[float, float, float] | None = None
     """Right ascension, declination and radius (degrees) of a circle around all of them; None without a grid."""
+    headers: str = ""
+    """SHA-256 of the headers."""
     status: str = Status.OK
     """``ok``, or why no cutout can be made of it."""
     problem: str = ""
@@ -94,7 +97,7 @@ def find_tiles(root: str, patterns: Mapping[str, str], hdu: str | None = None) -
 
 def _files(address: str, hdu: str | None) -> Iterable[tuple[str, MosaicFile]]:
     """(name of the tile, file) of each file that matches a pattern with names in braces."""
-    fields = [name for _, name, _, _ in string.Formatter().parse(address) if name is not None]
+    fields = _names_in(address)
     if not fields:
         raise InputError(
             f"{address} says nowhere which tile a file is of; write {{tile}} where its name stands"
@@ -110,6 +113,22 @@ def _files(address: str, hdu: str | None) -> Iterable[tuple[str, MosaicFile]]:
         if match := expression.fullmatch(entry.path):
             name = "-".join(match.groupdict().values())
             yield name, MosaicFile(url=address, path=entry.path, size=entry.size, hdu=hdu)
+
+
+def _names_in(address: str) -> list[str]:
+    """The names in braces of a pattern."""
+    try:
+        found = [part[1:] for part in string.Formatter().parse(address) if part[1] is not None]
+        well = all(
+            name.isidentifier() and not form and not turn for name, form, turn in found if name is not None
+        )
+    except ValueError:
+        found, well = [], False
+    if not well or any(mark in address for mark in "?["):
+        raise InputError(
+            f"{address}: braces hold a name, as {{tile}} or {{patch}}, and * stands for the rest of a name"
+        )
+    return [str(name) for name, _, _ in found]
 
 
 def _expression(pattern: str) -> str:
@@ -138,15 +157,17 @@ def survey_tile(tile: Tile, columns: Mapping[str, Sequence[str]]) -> SurveyedTil
         If the storage cannot be reached (a damaged file is a `problem` of the tile).
     """
     grids: dict[str, Grid] = {}
+    headers = hashlib.sha256()
     zero_points: dict[str, float] = {}
     problems: list[tuple[str, str]] = []
     for column, bands in columns.items():
         for band in bands:
             try:
-                grid, zero_point = _band_grid(tile, band)
+                grid, zero_point, text = _band_grid(tile, band)
             except _Problem as problem:
                 problems.append((problem.status, str(problem)))
                 continue
+            headers.update(text.encode())
             if zero_point is not None:
                 zero_points[band] = zero_point
             if not grids.setdefault(column, grid).is_same(grid, SAME_GRID_PIXELS):
@@ -160,6 +181,7 @@ def survey_tile(tile: Tile, columns: Mapping[str, Sequence[str]]) -> SurveyedTil
         grids=grids,
         circle=circles[0] if circles else None,
         zero_points=zero_points,
+        headers=headers.hexdigest(),
         status=status,
         problem=problem,
     )
@@ -173,8 +195,8 @@ class _Problem(Exception):
         self.status = status
 
 
-def _band_grid(tile: Tile, band: str) -> tuple[Grid, float | None]:
-    """Grid and zero point of a band by its header."""
+def _band_grid(tile: Tile, band: str) -> tuple[Grid, float | None, str]:
+    """Grid and zero point of a band by its header, and the header's text."""
     if band not in tile.files:
         raise _Problem(Status.MISSING_BAND, f"tile {tile.name} has no file of band {band}")
     file = tile.files[band]
@@ -187,7 +209,7 @@ def _band_grid(tile: Tile, band: str) -> tuple[Grid, float | None]:
     grid = grid_of(header)
     if grid is None:
         raise _Problem(Status.NO_WCS, f"{file.name} does not say where on the sky it lies (no WCS)")
-    return grid, zero_point_of(header.header)
+    return grid, zero_point_of(header.header), header.header.tostring()
 
 
 def zero_point_of(header: fits.Header) -> float | None:

@@ -93,8 +93,26 @@ def read_header(mosaic: MosaicFile) -> MosaicHeader:
 
 
 def read_rows(hdu: Any, start: int, stop: int) -> np.ndarray:
-    """Rows of a mosaic, shape (stop - start, width), scaled as the header says, in the byte order of the file."""
-    return hdu.section[start:stop]
+    """Rows of a mosaic, shape (stop - start, width), scaled as the header says, in the byte order of the file.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file is damaged or cannot be read.
+    """
+    with _damage():
+        return hdu.section[start:stop]
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Damaged bytes make astropy and zlib fail in many ways: one way for all."""
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(f"damaged: {type(error).__name__} {error}") from error
 
 
 def check_reachable(mosaic: MosaicFile) -> None:
@@ -149,7 +167,7 @@ def _unpacked_file(mosaic: MosaicFile) -> Iterator[BinaryIO]:
 def _unpack(mosaic: MosaicFile) -> Any:
     """A temporary file with the unpacked bytes; it is deleted when it leaves the cache."""
     target = tempfile.NamedTemporaryFile(prefix="lensray-")  # noqa: SIM115  (kept open by the cache)
-    with _stored_file(mosaic) as file, gzip.open(file) as unpacked:
+    with _damage(), _stored_file(mosaic) as file, gzip.open(file) as unpacked:
         shutil.copyfileobj(unpacked, target, 1 << 20)
     target.flush()
     return target
